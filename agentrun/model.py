@@ -1,0 +1,192 @@
+"""The words of agentrun as types: a job as it was written, the states of what runs, and their transitions.
+
+Every room imports this one; it imports nothing of ours. A `Job` is the decoded, checked, complete form of a
+job file: defaults are merged, implicit `needs` are spelled out, every duration is a whole number of
+milliseconds. What happens to a job lives elsewhere: the decisions in `engine/plan.py`, the rows in `store/`.
+
+Lifecycle and cause are two things. The lifecycle (`State`) says whether something can still change; the
+cause (`Outcome`) says how it ended, and exists exactly when the state is `finished`. `interrupted` is the
+outcome of an attempt only: an interrupted *run* is derived (it says `running` and nobody holds it).
+
+The dataclasses carry no slots: a decoded job of 10,000 steps is pickled with its snapshot, and without slots
+pickle restores instances in C (see `store/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["queued", "running", "waiting", "finished"]
+Outcome = Literal["succeeded", "failed", "timed_out", "over_budget", "cancelled", "skipped", "interrupted"]
+When = Literal["on_success", "on_failure", "always"]
+OnInterrupt = Literal["rerun", "skip", "fail"]
+# Why something ended as it did, where the outcome alone does not say. Part of the record, never shown alone.
+Reason = Literal[
+    "if",            # skipped: its own condition said no
+    "if_failed",     # failed: its condition ended neither with 0 nor with 1
+    "upstream",      # skipped: something that it needs failed
+    "no_failure",    # skipped: a handler with nothing to handle
+    "on_interrupt",  # skipped or failed: as its on_interrupt says
+    "interrupted",   # failed: three interruptions in a row, or the run's max_resumes
+    "cancel",        # cancelled or skipped: somebody cancelled the run
+    "deadline",      # timed_out or skipped: the run's deadline
+    "budget",        # over_budget or skipped: the run's budget
+    "timeout",       # timed_out: the attempt's own timeout
+    "exit",          # failed: its process ended with a status that is not 0
+    "signal",        # failed: a signal from elsewhere ended it
+    "spawn",         # failed: its process could not be started
+    "inputs",        # failed before it started: a reference or a file that is not there
+    "outputs",       # failed after it ended: its outputs are unreadable or not as declared
+    "shutdown",      # interrupted on request: SIGTERM or SIGINT to the supervisor
+]
+
+# One table for the three things that have a lifecycle; the database's CHECKs and guarded updates follow it.
+TRANSITIONS: Mapping[str, Mapping[State, frozenset[State]]] = {
+    # a finished run is reopened by `resume RUN`; a queued one is recorded but was never taken
+    "run": {
+        "queued": frozenset({"running"}),
+        "running": frozenset({"finished"}),
+        "waiting": frozenset({"running", "finished"}),
+        "finished": frozenset({"running"}),
+    },
+    # waiting: between two attempts; queued again: reopened by `resume RUN`
+    "step": {
+        "queued": frozenset({"running", "finished"}),
+        "running": frozenset({"waiting", "running", "finished"}),
+        "waiting": frozenset({"running", "finished"}),
+        "finished": frozenset({"queued"}),
+    },
+    "attempt": {
+        "running": frozenset({"finished"}),
+        "finished": frozenset(),
+    },
+}
+
+JSON = Any  # what json.loads returns
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a failed attempt is followed by another. Durations in milliseconds.
+
+    `on` and `never_on` hold causes as the file writes them, normalised to text: `"75"`, `"100-110"`,
+    `"timeout"`, `"signal"`, `"oom"`, `"SIGSEGV"`, or the name of a Python exception.
+    """
+
+    max_attempts: int = 1
+    interval: int = 1_000
+    backoff: float = 2.0
+    max_interval: int = 300_000
+    jitter: Literal["full", "none"] = "full"
+    on: tuple[str, ...] = ()
+    never_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PythonCode:
+    """What a Python step calls: `module:function`, or inline source and the line it begins at."""
+
+    module: str | None = None
+    function: str | None = None
+    source: str | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of the job, complete. Exactly one of `run` and `python` is set. Durations in milliseconds.
+
+    `env` and `args` (the file's `with`) may hold `${{ references }}` in any string; so may `idempotency_key`.
+    `needs` is always explicit here: names of earlier or later steps, never a circle.
+    """
+
+    id: str
+    index: int
+    needs: tuple[str, ...] = ()
+    name: str | None = None
+    run: str | None = None
+    python: PythonCode | None = None
+    args: Mapping[str, JSON] = field(default_factory=dict)
+    interpreter: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    condition: str | None = None
+    when: When = "on_success"
+    timeout: int | None = None
+    grace: int = 10_000
+    retry: Retry = Retry()
+    continue_on_error: bool = False
+    on_interrupt: OnInterrupt = "rerun"
+    idempotency_key: str | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    leave_running: bool = False
+    line: int = 0
+
+    @property
+    def is_handler(self) -> bool:
+        """True of a step that looks after a failure or the end: outside budgets and the deadline."""
+        return self.when != "on_success"
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of the job; without a default it must be given with `-p`."""
+
+    default: JSON = None
+    required: bool = False
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a whole run. `steps`: attempts started in it, handlers not counted."""
+
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job file, decoded. `shell` is the command line before the program text, `-c` excluded.
+
+    `working_dir` is absolute, or relative to the folder of the job file; None means that folder.
+    `inherit_env`: True for all, False for what cron itself would give, or the names to take.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    description: str | None = None
+    params: Mapping[str, Param] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    inherit_env: bool | tuple[str, ...] = True
+    env_file: str | None = None
+    working_dir: str | None = None
+    shell: tuple[str, ...] = ("/bin/sh", "-e")
+    deadline: int | None = None
+    max_parallel: int | None = None
+    max_resumes: int = 10
+    budget: Budget = Budget()
+
+    def step(self, step_id: str) -> Step:
+        """The step of that id. KeyError if there is none."""
+        return self._by_id[step_id]
+
+    @property
+    def _by_id(self) -> Mapping[str, Step]:
+        index: dict[str, Step] | None = self.__dict__.get("_index")
+        if index is None:
+            index = {step.id: step for step in self.steps}
+            self.__dict__["_index"] = index
+        return index
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a job file. `line` and `column` count from 1; `path` as the user named the file."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    source: str = ""      # the line it stands on, for the caret
+    hint: str | None = None

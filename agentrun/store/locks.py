@@ -1,0 +1,47 @@
+"""Kernel locks on single bytes of a file: who is alive, without heartbeats or timeouts.
+
+Open-file-description locks (fcntl(2), F_OFD_SETLK, Linux 3.15): they belong to the open file, not to the
+process, so no other descriptor that happens to be closed lets them go, and the kernel frees them when the
+last copy of the descriptor dies with its process. A child that inherited one would keep it: Python opens
+everything close-on-exec. Whether somebody holds a lock is asked with F_OFD_GETLK, never by taking it:
+probing by taking makes other takers fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+LEASE = 0  # byte 0 of a run's lock file: the supervisor that may advance it
+SHIM = 1   # byte 1: the shim that holds its processes
+
+# struct flock on 64-bit Linux: type, whence, start, length, pid (0 for OFD locks)
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+def try_lock(fd: int, byte: int) -> bool:
+    """Take the exclusive lock on one byte of an open, writable file; False if somebody else holds it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def unlock(fd: int, byte: int) -> None:
+    """Let go of one byte."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+
+
+def held(path: str, byte: int) -> bool:
+    """Whether somebody holds that byte now. False if the file is not there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
