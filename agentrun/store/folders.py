@@ -7,6 +7,7 @@
     └── runs/<run id>/
         ├── lock                        byte 0: the lease, byte 1: the shim (OFD locks)
         ├── s                           the shim's socket
+        ├── bell                        a FIFO: who wishes something of the supervisor rings here
         ├── results                     one line for each attempt that ended
         ├── env.json                    the environment, umask and folder that the run was created in
         ├── log/<instance>#<n>.log|.idx what an attempt wrote, and when
@@ -91,6 +92,10 @@ class RunFolder:
     @property
     def socket(self) -> str:
         return self.path + "/s"
+
+    @property
+    def bell(self) -> str:
+        return self.path + "/bell"
 
     @property
     def results(self) -> str:

@@ -1,0 +1,204 @@
+"""How a run comes to be: its id, its parameters, the environment that it keeps, and its record.
+
+Order of effects: the run's folder (its lock is taken at once), the frozen environment on disk, then the
+record. Killed before the record there is no run, only a folder that nobody names (`sweep_folders`); killed
+after it, the run is interrupted and `resume` finds everything that it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import CannotWrite, NotFound, UsageError
+from ..model import JSON, Job
+from ..store import locks
+from ..store.changes import StepSettled
+from ..store.folders import RunFolder
+from ..store.snapshots import Snapshot
+from ..store.write import NewRun, Store
+from . import fingerprints
+from .clock import Clock, wall
+from .lease import Lease, this_process
+
+# Crockford's base 32: no letter that is mistaken for a digit, lower case to type
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_EPOCH = 1_735_689_600_000  # 2025-01-01: 40 bits of milliseconds from there last until 2059
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants to run. `file` is absolute; times in ms since the epoch."""
+
+    snapshot: Snapshot
+    file: str
+    params: Mapping[str, JSON]
+    run_key: str | None = None
+    scheduled_time: int | None = None
+    parent: str | None = None
+    taken_over: tuple[StepSettled, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a run keeps of the process that created it."""
+
+    env: Mapping[str, str]
+    umask: int
+    cwd: str
+
+    @classmethod
+    def here(cls) -> Frozen:
+        """Of this process, now."""
+        umask = os.umask(0o077)
+        os.umask(umask)
+        try:
+            cwd = os.getcwd()
+        except FileNotFoundError:
+            cwd = "/"
+        return cls(dict(os.environ), umask, cwd)
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Frozen | None:
+        """As it was kept; None if the file is not there or not whole."""
+        try:
+            with open(folder.environment, encoding="utf-8", errors="surrogateescape") as file:
+                kept = json.load(file)
+            return cls(kept["env"], kept["umask"], kept["cwd"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, folder: RunFolder) -> None:
+        """Keep it, readable by nobody else, on disk before the record names the run."""
+        fd = os.open(folder.environment, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump({"env": dict(self.env), "umask": self.umask, "cwd": self.cwd}, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(fd)
+
+
+def new_id(now: int, noise: int) -> str:
+    """A run's id: 8 characters of time, so that ids sort by it, and 2 of noise."""
+    number = (max(now - _EPOCH, 0) << 10 | noise & 0x3FF) & (1 << 50) - 1
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(45, -1, -5))
+
+
+def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tuple[str, Lease, Clock]:
+    """Record a new run and hold its lease. `own`: this process advances it, else it stays queued.
+
+    Raises store.write.RunKeyTaken, CannotWrite, StoreError; leaves nothing behind in these cases.
+    """
+    root = store.database.root
+    folder, lease = _make_folder(root)
+    try:
+        frozen.save(folder)
+        fingerprints.save(folder, request.snapshot.job, os.path.dirname(request.file))
+        owner, clock = this_process(), Clock()
+        store.record(
+            NewRun(
+                id=folder.run_id,
+                job=request.snapshot.job.name,
+                file=request.file,
+                params=request.params,
+                run_key=request.run_key,
+                scheduled_time=request.scheduled_time,
+                created_at=clock.now(),
+                by=str(owner["user"]),
+                steps_total=len(request.snapshot.job.steps),
+                parent=request.parent,
+            ),
+            request.snapshot,
+            request.taken_over,
+            owner=owner if own else None,
+            stamp=clock.stamp() if own else None,
+        )
+    except OSError as error:
+        lease.release()
+        remove(folder)
+        raise CannotWrite(f"cannot write in {folder.path}: {error.strerror}", "free space and try again") from error
+    except BaseException:
+        lease.release()
+        remove(folder)
+        raise
+    return folder.run_id, lease, clock
+
+
+def _make_folder(root: str) -> tuple[RunFolder, Lease]:
+    while True:
+        folder = RunFolder(root, new_id(wall(), secrets.randbits(10)))
+        try:
+            folder.create()
+        except FileExistsError:
+            continue  # another run began in this millisecond and drew the same number
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot create {folder.path}: {error.strerror}", "free space, or set AGENTRUN_HOME"
+            ) from error
+        lease = Lease.acquire(folder, create=True)
+        assert lease is not None, "a folder that was just made has no other owner"
+        return folder, lease
+
+
+def remove(folder: RunFolder) -> None:
+    """Remove the folder of a run that has no record."""
+    import shutil
+
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def sweep_folders(root: str, recorded: Iterable[str]) -> None:
+    """Remove what creators that were killed before their record left behind; nobody must hold it."""
+    known = set(recorded)
+    try:
+        names = os.listdir(os.path.join(root, "runs"))
+    except FileNotFoundError:
+        return
+    for name in names:
+        folder = RunFolder(root, name)
+        if name not in known and os.path.exists(folder.lock) and not locks.held(folder.lock, locks.LEASE):
+            remove(folder)
+
+
+def parameters(job: Job, given: Iterable[str]) -> dict[str, JSON]:
+    """The run's parameters from `key=value` texts and the job's defaults. Raises UsageError, NotFound.
+
+    Values are text, unless the parameter's default is of another JSON type and the text reads as one of it.
+    """
+    params = {name: param.default for name, param in job.params.items() if not param.required}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"-p {text}: this is no key=value", "for example -p customer=acme")
+        if name not in job.params:
+            known = ", ".join(job.params) or "none"
+            raise UsageError(f"-p {text}: job {job.name} has no parameter '{name}'", f"it has: {known}")
+        params[name] = _typed(name, value, job.params[name].default)
+    if missing := [name for name in job.params if name not in params]:
+        wanted = " ".join(f"-p {name}=…" for name in missing)
+        raise UsageError(f"job {job.name} needs a value for {', '.join(missing)}", f"give it as {wanted}")
+    return params
+
+
+def _typed(name: str, text: str, default: JSON) -> JSON:
+    if default is None or isinstance(default, str):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    wanted: type | tuple[type, ...] = (int, float) if number else type(default)
+    if not isinstance(value, wanted) or (number and isinstance(value, bool)):
+        raise UsageError(f"-p {name}={text}: a value like {json.dumps(default)} is wanted")
+    return value
+
+
+def job_file(path: str) -> str:
+    """The absolute path of a job file that must be there. Raises NotFound."""
+    absolute = os.path.abspath(path)
+    if not os.path.exists(absolute):
+        raise NotFound(f"there is no job file {path}", "give the path of a YAML file")
+    return absolute

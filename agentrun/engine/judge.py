@@ -1,0 +1,167 @@
+"""From what the shim saw of an attempt to what the plan needs to know of it, and what the record keeps.
+
+The shim says how a process ended and who ended it. What that means is decided here, in one table of cases:
+a step is succeeded only if its process ended with 0, nobody ended it, and its outputs are as declared.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..model import JSON, Outcome, Reason, Step
+from ..step import outputs
+from ..step.results import Result
+from ..store.changes import AttemptEnded, dumps
+from ..store.folders import RunFolder
+from .history import Ended
+
+# What an attempt's end means when we ended it ourselves, by the cause that the order gave.
+_ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
+    "timeout": ("timed_out", "timeout", ("timeout",)),
+    "cancel": ("cancelled", "cancel", ()),
+    "deadline": ("timed_out", "deadline", ()),
+    "budget": ("over_budget", "budget", ()),
+    "shutdown": ("interrupted", "shutdown", ()),
+    "lost": ("interrupted", "interrupted", ()),
+}
+
+
+class Verdict(NamedTuple):
+    """An attempt's end three ways: for the plan, for the record, and the outputs to checkpoint with the step."""
+
+    fact: Ended
+    change: AttemptEnded
+    outputs: str | None
+
+
+def judge(step: Step, result: Result, folder: RunFolder) -> Verdict:
+    """What the end of an attempt means. Reads the files that the attempt left; changes nothing."""
+    if result.ended_by is not None:
+        outcome, reason, causes = _ENDED_BY[result.ended_by]
+        return _verdict(step, result, outcome, reason, causes, _ended_error(step, result))
+    if result.spawn_error is not None:
+        return _verdict(step, result, "failed", "spawn", ("spawn",), result.spawn_error)
+    if result.signal is not None:
+        name = signal_name(result.signal)
+        return _verdict(step, result, "failed", "signal", ("signal", name), f"ended by {name}")
+    retry_after = None
+    try:
+        given = outputs.read(folder.output(step.id, result.attempt))
+        retry_after = given.retry_after
+        if result.exit_code == 0:
+            values = outputs.check(given.values, step.outputs)
+            return _verdict(step, result, "succeeded", None, (), None, outputs=dumps(values) if values else None)
+    except outputs.OutputsError as error:
+        if result.exit_code == 0:
+            return _verdict(step, result, "failed", "outputs", ("outputs",), error.message)
+    status = str(result.exit_code)
+    error_text = f"exit status {result.exit_code}"
+    raised = outputs.read_exception(folder.exception(step.id, result.attempt)) if step.python else None
+    if raised is None:
+        return _verdict(step, result, "failed", "exit", (status,), error_text, retry_after=retry_after)
+    exception = {"type": raised.type, "message": raised.message, "traceback": raised.traceback}
+    error_text = f"{raised.type}: {raised.message}" if raised.message else raised.type
+    return _verdict(
+        step, result, "failed", "exit", (status, *raised.mro), error_text, retry_after=retry_after, exception=exception
+    )
+
+
+def interrupted(step_id: str, attempt: int, at: int) -> Verdict:
+    """The end that nobody saw."""
+    error = "interrupted: nobody saw its end"
+    return Verdict(
+        Ended(step_id, attempt, "interrupted", at, reason="interrupted", message=error),
+        AttemptEnded(step_id, attempt, "interrupted", at, reason="interrupted", error=error),
+        None,
+    )
+
+
+def not_started(step_id: str, attempt: int, at: int, message: str) -> Verdict:
+    """An attempt that could not begin, because something that it is given is not there."""
+    return Verdict(
+        Ended(step_id, attempt, "failed", at, causes=("inputs",), reason="inputs", message=message),
+        AttemptEnded(step_id, attempt, "failed", at, reason="inputs", error=message, causes=("inputs",)),
+        None,
+    )
+
+
+def answer(result: Result) -> int | None:
+    """The exit status of an `if`, as a shell would say it; None if it was ended for a shutdown: ask again."""
+    if result.ended_by == "shutdown":
+        return None
+    if result.ended_by is not None:
+        return 124
+    if result.signal is not None:
+        return 128 + result.signal
+    return result.exit_code
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _verdict(
+    step: Step,
+    result: Result,
+    outcome: Outcome,
+    reason: Reason | None,
+    causes: tuple[str, ...],
+    error: str | None,
+    *,
+    outputs: str | None = None,
+    retry_after: int | None = None,
+    exception: JSON = None,
+) -> Verdict:
+    requested = reason == "shutdown"
+    number = None if result.signal is None else signal_name(result.signal)
+    fact = Ended(
+        step.id,
+        result.attempt,
+        outcome,
+        result.ended_at,
+        causes=causes,
+        requested=requested,
+        retry_after=retry_after,
+        exit_code=result.exit_code,
+        signal=number,
+        reason=reason,
+        message=error,
+    )
+    change = AttemptEnded(
+        step.id,
+        result.attempt,
+        outcome,
+        result.ended_at,
+        reason=reason,
+        requested=requested,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        error=error,
+        causes=causes,
+        exception=exception,
+        retry_after=retry_after,
+        cpu_ms=result.cpu_ms,
+        max_rss_kib=result.max_rss_kib,
+        output_bytes=result.output_bytes,
+    )
+    return Verdict(fact, change, outputs)
+
+
+def _ended_error(step: Step, result: Result) -> str:
+    if result.ended_by == "timeout":
+        from ..spec.values import format_duration
+
+        return f"timed out after {format_duration(step.timeout or 0)}"
+    words = {
+        "cancel": "cancelled",
+        "deadline": "the run's deadline",
+        "budget": "the run's budget",
+        "lost": "ended because its supervisor was gone",
+    }
+    return words.get(result.ended_by or "", "ended for a shutdown")

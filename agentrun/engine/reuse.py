@@ -1,0 +1,160 @@
+"""What a resume keeps of a run, and what it runs again, with the reason for each step.
+
+The same answers serve `resume` itself and `resume --plan`, which only shows them. A failed run keeps what
+`plan.reopen` leaves finished; `--from STEP` keeps, in a new run, everything that does not come after STEP.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..model import Job, PythonCode, Step
+from ..spec.decode import load
+from ..store.changes import StepSettled, dumps
+from ..store.folders import RunFolder
+from ..store.read import Reader, Run, StepRow
+from ..store.snapshots import Snapshot
+from . import plan
+from .facts import StepFacts
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a step: `reuse` (its checkpoint stands), `run`, or `decide` (by its `when`, or its `if`)."""
+
+    step: str
+    fate: str
+    why: str
+
+
+def load_spec(path: str) -> Snapshot:
+    """A job file that a run is to go on with. Raises NotFound, JobFileError."""
+    job, text = load(path)
+    return Snapshot(text, job)
+
+
+def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
+    """The steps that a `resume` of this finished run queues again, of those that have a row."""
+    job = job or reader.job_of(run)
+    rows = {row.instance: _facts(row) for row in reader.steps(run.id)}
+    known = {step.id: rows.get(step.id) or StepFacts() for step in job.steps}
+    return plan.reopen(job, known)
+
+
+def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
+    """What `resume RUN` would do with each step."""
+    rows = {row.instance: row for row in reader.steps(run.id)}
+    again = set(reopened(reader, run, job)) if run.state == "finished" else set()
+    return [_fate(step, rows.get(step.id), step.id in again) for step in job.steps]
+
+
+def _fate(step: Step, row: StepRow | None, again: bool) -> Fate:
+    if row is None:
+        return Fate(step.id, "decide" if step.is_handler else "run", "it has not started")
+    if again:
+        how = f"it {row.outcome}" if row.outcome != "skipped" else f"it was skipped ({row.reason})"
+        return Fate(step.id, "decide" if step.is_handler else "run", "a handler" if step.is_handler else how)
+    if row.state == "finished":
+        return Fate(step.id, "reuse", f"{row.outcome} ({row.reason})" if row.reason else str(row.outcome))
+    if row.state == "running":
+        by = {"rerun": "run", "skip": "decide", "fail": "decide"}[step.on_interrupt]
+        return Fate(step.id, by, f"attempt {row.attempt} was interrupted; its on_interrupt is {step.on_interrupt}")
+    why = "waits for its next attempt" if row.state == "waiting" else "it has not started"
+    return Fate(step.id, "run", why)
+
+
+def kept_from(reader: Reader, run: Run, job: Job, first: str) -> list[StepSettled]:
+    """The finished steps that a new run from step `first` on takes over: all that do not come after it."""
+    after = {first}
+    while more := {step.id for step in job.steps if step.id not in after and after.intersection(step.needs)}:
+        after |= more
+    rows = {row.instance: row for row in reader.steps(run.id)}
+    kept = []
+    for step in job.steps:
+        row = rows.get(step.id)
+        if row is None or row.state != "finished" or row.outcome is None or step.id in after or step.is_handler:
+            continue
+        if row.outcome == "succeeded" or row.covered or row.reason in plan.SETTLED_SKIPS - {None}:
+            kept.append(
+                StepSettled(
+                    step.id,
+                    step.index,
+                    row.outcome,
+                    row.finished_at or 0,
+                    reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
+                    covered=row.covered,
+                    outputs=None if row.outputs is None else dumps(row.outputs),
+                    exit_code=row.exit_code,
+                    error=row.error,
+                )
+            )
+    return kept
+
+
+def from_step(job: Job, kept: Iterable[StepSettled], first: str) -> list[Fate]:
+    """What `resume RUN --from STEP` would do with each step."""
+    outcomes = {settled.instance: settled.outcome for settled in kept}
+    fates = []
+    for step in job.steps:
+        if step.id in outcomes:
+            fates.append(Fate(step.id, "reuse", outcomes[step.id]))
+        elif step.is_handler:
+            fates.append(Fate(step.id, "decide", "a handler"))
+        else:
+            fates.append(Fate(step.id, "run", "the step named" if step.id == first else "not finished, or after it"))
+    return fates
+
+
+def take_scratch(root: str, parent: str, child: str) -> None:
+    """Give a new run what the steps that it takes over left in $AGENTRUN_RUN_DIR."""
+    import shutil
+
+    source, target = RunFolder(root, parent).scratch, RunFolder(root, child).scratch
+    if os.path.isdir(source) and os.listdir(source):
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+def differences(reader: Reader, run: Run, job: Job) -> list[str]:
+    """In what another job file defines the finished steps of a run otherwise, a line for each."""
+    old = {step.id: step for step in reader.job_of(run).steps}
+    new = {step.id: step for step in job.steps}
+    again = set(reopened(reader, run)) if run.state == "finished" else set()
+    lines = []
+    for row in reader.steps(run.id):
+        if row.state != "finished" or row.instance in again:
+            continue
+        if row.instance not in new:
+            lines.append(f"step {row.instance}, which is finished, is not in the new file")
+        elif changed := _changed_fields(old[row.instance], new[row.instance]):
+            lines.append(f"step {row.instance}, which is finished, has another {', '.join(changed)}")
+    return lines
+
+
+_FILE_NAMES = {"args": "with", "condition": "if"}
+
+
+def _changed_fields(old: Step, new: Step) -> list[str]:
+    """The keys in which two definitions differ. Where they stand, and what comes before them, is no part of one."""
+    one, other = _placeless(old), _placeless(new)
+    return [
+        _FILE_NAMES.get(name, name) for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name)
+    ]
+
+
+def _placeless(step: Step) -> Step:
+    python = step.python
+    if python is not None:
+        python = PythonCode(python.module, python.function, python.source)
+    return replace(step, index=0, line=0, needs=(), python=python)
+
+
+def _facts(row: StepRow) -> StepFacts:
+    return StepFacts(
+        state=row.state,
+        outcome=row.outcome,
+        reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
+        covered=row.covered,
+        attempt=row.attempt,
+    )

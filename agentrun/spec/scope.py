@@ -1,0 +1,147 @@
+"""What references may name, and where they may stand: checked for a whole file before anything runs.
+
+A field's `references` in the table decides: "values" are replaced, "program" is a program's text and never changed,
+anything else takes none. Outputs and outcomes are those of steps that come before, by `needs`, directly or through
+others. Whether a step will really give an output nobody can know yet: that is for the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from . import order
+from .document import ListNode, Node, Scalar
+from .nearest import nearest, suggestion
+from .references import Reference, find, malformed
+from .report import Report
+from .steps import Draft
+from .tables import Entry, Table
+
+FORMS = ("params.NAME", "steps.ID.outputs.KEY", "steps.ID.outcome", "run.id", "run.scheduled_time", "env.NAME")
+_FORMS_HINT = "references are " + ", ".join(FORMS)
+_ROOTS = ("params", "steps", "run", "env")
+_PLANNED = ("item", "secrets")
+_RUN = ("id", "scheduled_time")
+_OF_STEP = ("outputs", "outcome")
+
+
+class Scope:
+    """The names of one job. Without an order (there is a circle) only names are checked."""
+
+    def __init__(self, report: Report, params: Sequence[str], drafts: Sequence[Draft], ordered: bool) -> None:
+        self.report = report
+        self.params = params
+        self.drafts = drafts
+        self.index = {step.id: step.index for step in reversed(drafts)}
+        self.ordered = ordered
+        self._ancestors: list[int] | None = None
+        self._unclear = sum(1 << step.index for step in drafts if step.unclear)
+
+    def check(self, table: Table, entry: Entry, step: Draft | None) -> None:
+        """All references in one table; `step` is None for the job's own keys."""
+        for name, node in entry.nodes.items():
+            if name == "steps":
+                continue
+            mode = table.fields[name].references
+            for scalar, is_key in _scalars(node):
+                if "${{" not in scalar.text or self.report.has_told(scalar.mark):
+                    continue
+                if mode == "program":
+                    self.refuse_in_program(name, scalar)
+                elif mode != "values" or is_key:
+                    what = "a key" if is_key else f"'{name}'"
+                    self.report.add_inside(scalar.mark, "${{", f"{what} takes no references")
+                else:
+                    self.check_text(scalar, step)
+
+    def refuse_in_program(self, name: str, scalar: Scalar) -> None:
+        for reference in find(scalar.text):
+            if len(reference.path) > 1 or reference.path[0] in _PLANNED:
+                message = f"a reference in '{name}': no value becomes program text"
+                self.report.add_inside(scalar.mark, reference.text, message, _instead(name, reference))
+
+    def check_text(self, scalar: Scalar, step: Draft | None) -> None:
+        for text in malformed(scalar.text):
+            part = text if "}}" in text else "${{"
+            if part == text:
+                self.report.add_inside(scalar.mark, part, f"not a reference: '{text}'", _FORMS_HINT)
+            else:
+                self.report.add_inside(scalar.mark, part, "a reference without its end '}}'")
+        for reference in find(scalar.text):
+            wrong = self.problem(reference, step)
+            if wrong:
+                message, hint = wrong
+                self.report.add_inside(scalar.mark, reference.text, message, hint)
+
+    def problem(self, reference: Reference, step: Draft | None) -> tuple[str, str | None] | None:
+        """What is wrong with a reference: message and hint; None if nothing is."""
+        root, *rest = reference.path
+        if root == "params" and rest:
+            if rest[0] in self.params:
+                return None
+            return f"unknown param '{rest[0]}'{suggestion(rest[0], self.params)}", None
+        if root == "steps" and rest:
+            return self.step_problem(reference, step)
+        if root == "run" and len(rest) == 1:
+            return None if rest[0] in _RUN else _unknown(reference, 1, _RUN, _FORMS_HINT)
+        if root == "env" and len(rest) == 1:
+            if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", rest[0]):
+                return None
+            return f"'{rest[0]}' is not the name of a variable", None
+        if root in _PLANNED:
+            return f"unknown reference '{reference.dotted}': not built yet", None
+        return _unknown(reference, 0, _ROOTS, _FORMS_HINT)
+
+    def step_problem(self, reference: Reference, step: Draft | None) -> tuple[str, str | None] | None:
+        _, name, *rest = reference.path
+        if step is None:
+            return "the job's 'env' cannot refer to steps", "put the variable into the 'env' of the step that uses it"
+        if name not in self.index:
+            return f"unknown step '{name}'{suggestion(name, self.index)}", None
+        if not rest or rest[0] not in _OF_STEP or (rest[0] == "outcome") != (len(rest) == 1):
+            return _unknown(reference, 2, _OF_STEP, f"steps.{name}.outputs.KEY or steps.{name}.outcome")
+        if self.index[name] == step.index:
+            return f"step '{step.id}' refers to itself", None
+        if not self.comes_before(self.index[name], step):
+            return f"step '{name}' does not come before '{step.id}'", f"add '{name}' to its 'needs'"
+        return None
+
+    def comes_before(self, first: int, step: Draft) -> bool:
+        if not self.ordered or step.unclear or first in step.needs:
+            return True
+        if self._ancestors is None:
+            self._ancestors = order.ancestors([draft.needs for draft in self.drafts])
+        mask = self._ancestors[step.index]
+        return bool(mask >> first & 1 or mask & self._unclear)
+
+
+def _unknown(reference: Reference, at: int, names: Sequence[str], hint: str) -> tuple[str, str]:
+    """No such reference: part `at` of its path may be a slip for one of `names`."""
+    path, close = reference.path, None
+    if len(path) > at and path[at] not in names:
+        close = nearest(path[at], names)
+    meant = f" (did you mean '{'.'.join([*path[:at], close, *path[at + 1 :]])}'?)" if close else ""
+    return f"unknown reference '{reference.dotted}'{meant}", hint
+
+
+def _instead(name: str, reference: Reference) -> str:
+    """The line to write instead of a reference in a program."""
+    parts = [part for part in reference.path if part not in ("params", "steps", "outputs", "env")]
+    variable = re.sub("[^A-Z0-9_]", "_", "_".join(parts).upper())
+    use = f'os.environ["{variable}"]' if name == "python" else f'"${variable}"'
+    return f'write env: {{{variable}: "${{{{ {reference.dotted} }}}}"}} and use {use}'
+
+
+def _scalars(node: Node) -> Iterator[tuple[Scalar, bool]]:
+    """All scalars below a node, and whether each is a key."""
+    if isinstance(node, Scalar):
+        yield node, False
+    elif isinstance(node, ListNode):
+        for item in node.items:
+            yield from _scalars(item)
+    else:
+        for key, value in node.pairs:
+            if isinstance(key, Scalar):
+                yield key, True
+            yield from _scalars(value)

@@ -1,0 +1,323 @@
+"""What one turn of the loop changes, as values: each knows the rows that it leaves, the rows that it writes
+and the line of the journal that explains them.
+
+Values, not calls, because a transaction may have to be done again after a full disk, and because the
+supervisor can collect a hundred ends and write them with one sync. Every write names the state that it
+leaves (`model.TRANSITIONS`); one that changes no row raises Overtaken: somebody else has been here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import Overtaken
+from ..model import JSON, Outcome, Reason
+
+
+class Change(Protocol):
+    """One transition of a run, its steps or their attempts."""
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        """Write it inside the caller's transaction. Raises Overtaken."""
+
+
+def guard(cursor: sqlite3.Cursor, what: str) -> None:
+    """The statement just executed must have changed exactly one row."""
+    if cursor.rowcount != 1:
+        raise Overtaken(f"{what} is not in the state that this process left it in: another one owns the run now")
+
+
+def journal(
+    cursor: sqlite3.Cursor,
+    run_id: str,
+    at: int,
+    kind: str,
+    by: str,
+    *,
+    instance: str | None = None,
+    attempt: int | None = None,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Append to the run's journal; the numbers have no gap because every writer holds the write lock."""
+    cursor.execute(
+        "INSERT INTO events (run_id, seq, at, kind, instance, attempt, by, detail) VALUES (?,"
+        " (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE run_id = ?), ?, ?, ?, ?, ?, ?)",
+        (run_id, run_id, at, kind, instance, attempt, by, None if detail is None else dumps(detail)),
+    )
+
+
+def dumps(value: JSON) -> str:
+    """JSON as the database keeps it: compact, and readable in any language."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_SUPERVISOR = "supervisor"
+
+_BEGIN = (
+    "INSERT INTO steps (run_id, instance, position, state, asked, attempt, tries, interruptions,"
+    " idempotency_key, inputs, started_at) VALUES (:run, :instance, :position, 'running', :asked, :attempt,"
+    " :tries, :interruptions, :key, :inputs, :at)"
+    " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'running', asked = excluded.asked,"
+    " attempt = max(attempt, excluded.attempt), tries = excluded.tries, interruptions = excluded.interruptions,"
+    " idempotency_key = coalesce(excluded.idempotency_key, idempotency_key),"
+    " inputs = coalesce(excluded.inputs, inputs), due = NULL,"
+    " started_at = coalesce(started_at, excluded.started_at)"
+    " WHERE state <> 'finished'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepAsked:
+    """The step's `if` is put to its shell. Written before the shell exists."""
+
+    instance: str
+    position: int
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            _BEGIN,
+            {
+                "run": run_id, "instance": self.instance, "position": self.position, "asked": 0, "attempt": 0,
+                "tries": 0, "interruptions": 0, "key": None, "inputs": None, "at": self.at,
+            },
+        )  # fmt: skip
+        guard(cursor, f"step {self.instance}")
+        journal(cursor, run_id, self.at, "condition_asked", _SUPERVISOR, instance=self.instance)
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswered:
+    """The step's `if` has said yes. A no, or a failure, settles the step."""
+
+    instance: str
+    status: int
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        if self.status == 0:
+            cursor.execute(
+                "UPDATE steps SET asked = 1 WHERE run_id = ? AND instance = ? AND state = 'running'",
+                (run_id, self.instance),
+            )
+            guard(cursor, f"step {self.instance}")
+        journal(
+            cursor, run_id, self.at, "condition_answered", _SUPERVISOR,
+            instance=self.instance, detail={"status": self.status},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """An attempt is about to begin. Written before its process exists.
+
+    `tries` and `interruptions` are those before this attempt: recovery counts its end again.
+    """
+
+    instance: str
+    position: int
+    number: int
+    tries: int
+    interruptions: int
+    asked: bool
+    key: str
+    inputs: str
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            _BEGIN,
+            {
+                "run": run_id, "instance": self.instance, "position": self.position, "asked": int(self.asked),
+                "attempt": self.number, "tries": self.tries, "interruptions": self.interruptions,
+                "key": self.key, "inputs": self.inputs, "at": self.at,
+            },
+        )  # fmt: skip
+        guard(cursor, f"step {self.instance}")
+        cursor.execute(
+            "INSERT INTO attempts (run_id, instance, number, epoch, state, started_at)"
+            " VALUES (?, ?, ?, ?, 'running', ?)",
+            (run_id, self.instance, self.number, epoch, self.at),
+        )
+        journal(
+            cursor, run_id, self.at, "attempt_started", _SUPERVISOR, instance=self.instance, attempt=self.number
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt is over, or is known to have been interrupted. The step is settled by another change."""
+
+    instance: str
+    number: int
+    outcome: Outcome
+    at: int
+    reason: Reason | None = None
+    requested: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+    causes: tuple[str, ...] = ()
+    exception: JSON = None
+    retry_after: int | None = None
+    cpu_ms: int | None = None
+    max_rss_kib: int | None = None
+    output_bytes: int | None = None
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            "UPDATE attempts SET state = 'finished', outcome = ?, reason = ?, requested = ?, exit_code = ?,"
+            " signal = ?, error = ?, causes = ?, exception = ?, retry_after = ?, cpu_ms = ?, max_rss_kib = ?,"
+            " output_bytes = ?, finished_at = max(?, started_at)"
+            " WHERE run_id = ? AND instance = ? AND number = ? AND state = 'running'",
+            (
+                self.outcome, self.reason, int(self.requested), self.exit_code, self.signal, self.error,
+                dumps(self.causes) if self.causes else None,
+                None if self.exception is None else dumps(self.exception),
+                self.retry_after, self.cpu_ms, self.max_rss_kib, self.output_bytes, self.at,
+                run_id, self.instance, self.number,
+            ),
+        )  # fmt: skip
+        guard(cursor, f"attempt {self.number} of step {self.instance}")
+        detail: dict[str, Any] = {"outcome": self.outcome}
+        for name in ("reason", "exit_code", "signal", "error"):
+            if (value := getattr(self, name)) is not None:
+                detail[name] = value
+        journal(
+            cursor, run_id, self.at, "attempt_ended", _SUPERVISOR,
+            instance=self.instance, attempt=self.number, detail=detail,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StepParked:
+    """Between two attempts: the next one is due at `until`."""
+
+    instance: str
+    until: int
+    tries: int
+    interruptions: int
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            "UPDATE steps SET state = 'waiting', due = ?, tries = ?, interruptions = ?"
+            " WHERE run_id = ? AND instance = ? AND state = 'running'",
+            (self.until, self.tries, self.interruptions, run_id, self.instance),
+        )
+        guard(cursor, f"step {self.instance}")
+        journal(
+            cursor, run_id, self.at, "step_waiting", _SUPERVISOR, instance=self.instance, detail={"until": self.until}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettled:
+    """The checkpoint of a step: it never runs again in this run, unless the run fails and is reopened."""
+
+    instance: str
+    position: int
+    outcome: Outcome
+    at: int
+    reason: Reason | None = None
+    covered: bool = False
+    outputs: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        # A step that is skipped may have no row yet.
+        cursor.execute(
+            "INSERT INTO steps (run_id, instance, position, state, outcome, reason, covered, outputs,"
+            " exit_code, signal, error, finished_at) VALUES (?, ?, ?, 'finished', ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'finished', outcome = excluded.outcome,"
+            " reason = excluded.reason, covered = excluded.covered, outputs = excluded.outputs,"
+            " exit_code = excluded.exit_code, signal = excluded.signal, error = excluded.error, due = NULL,"
+            " finished_at = max(excluded.finished_at, coalesce(started_at, 0)) WHERE state <> 'finished'",
+            (
+                run_id, self.instance, self.position, self.outcome, self.reason, int(self.covered), self.outputs,
+                self.exit_code, self.signal, self.error, self.at,
+            ),
+        )  # fmt: skip
+        guard(cursor, f"step {self.instance}")
+        detail: dict[str, Any] = {"outcome": self.outcome}
+        if self.reason:
+            detail["reason"] = self.reason
+        if self.covered:
+            detail["covered"] = True
+        journal(cursor, run_id, self.at, "step_finished", _SUPERVISOR, instance=self.instance, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RunClosing:
+    """The run begins to end before its steps are through: a cancel, its deadline, its budget."""
+
+    outcome: Outcome
+    reason: Reason
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            "UPDATE runs SET closing = ?, closing_at = coalesce(closing_at, ?) WHERE id = ? AND state = 'running'",
+            (self.outcome, self.at, run_id),
+        )
+        guard(cursor, f"run {run_id}")
+        journal(
+            cursor, run_id, self.at, "run_closing", _SUPERVISOR, detail={"outcome": self.outcome, "reason": self.reason}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The end of a run. Written when nothing of it is left running."""
+
+    outcome: Outcome
+    at: int
+    reason: Reason | None = None
+    error: str | None = None
+    exit_code: int | None = None
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            "UPDATE runs SET state = 'finished', outcome = ?, reason = ?, error = ?, exit_code = ?,"
+            " finished_at = max(?, created_at) WHERE id = ? AND state = 'running'",
+            (self.outcome, self.reason, self.error, self.exit_code, self.at, run_id),
+        )
+        guard(cursor, f"run {run_id}")
+        detail: dict[str, Any] = {"outcome": self.outcome}
+        if self.error:
+            detail["error"] = self.error
+        journal(cursor, run_id, self.at, "run_finished", _SUPERVISOR, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class WishTaken:
+    """A wish of somebody else has reached the plan."""
+
+    wish: int
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute(
+            "UPDATE wishes SET taken_at = ? WHERE id = ? AND run_id = ? AND taken_at IS NULL",
+            (self.at, self.wish, run_id),
+        )
+        guard(cursor, f"wish {self.wish}")
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A line of the journal that no row goes with."""
+
+    kind: str
+    at: int
+    by: str = _SUPERVISOR
+    instance: str | None = None
+    detail: dict[str, Any] | None = None
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        journal(cursor, run_id, self.at, self.kind, self.by, instance=self.instance, detail=self.detail)

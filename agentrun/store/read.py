@@ -1,0 +1,417 @@
+"""The questions that are asked of the record, each one statement, answered with values.
+
+A reader never blocks a writer and never waits for one. A run that says `running` while nobody holds it is
+interrupted: `Run.interrupted` asks the kernel's locks at each look, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NotFound
+from ..model import JSON, Job, Outcome, State
+from . import locks
+from .folders import RunFolder
+from .snapshots import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of `runs`. Times in ms since the epoch, `elapsed` and `seen` in ms."""
+
+    id: str
+    job: str
+    file: str
+    snapshot: str
+    params: dict[str, JSON]
+    run_key: str | None
+    scheduled_time: int | None
+    parent: str | None
+    state: State
+    outcome: Outcome | None
+    reason: str | None
+    error: str | None
+    exit_code: int | None
+    closing: Outcome | None
+    closing_at: int | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    epoch: int
+    owner: dict[str, JSON] | None
+    resumes: int
+    elapsed: int
+    boot_id: str | None
+    seen: int | None
+    results_seen: int
+    stopped: bool
+    started_steps: int
+    steps_total: int
+    steps_done: int
+
+    def held(self, root: str) -> bool:
+        """Whether a supervisor or a shim holds it now."""
+        lock = RunFolder(root, self.id).lock
+        return locks.held(lock, locks.LEASE) or locks.held(lock, locks.SHIM)
+
+    def interrupted(self, root: str) -> bool:
+        """Whether it was begun, is not finished, and nobody holds it."""
+        return self.state == "running" and not self.held(root)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A row of `steps`."""
+
+    instance: str
+    position: int
+    state: State
+    outcome: Outcome | None
+    reason: str | None
+    covered: bool
+    asked: bool
+    attempt: int
+    tries: int
+    interruptions: int
+    due: int | None
+    idempotency_key: str | None
+    inputs: JSON
+    outputs: JSON
+    exit_code: int | None
+    signal: int | None
+    error: str | None
+    started_at: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """A row of `attempts`."""
+
+    instance: str
+    number: int
+    epoch: int
+    state: State
+    outcome: Outcome | None
+    reason: str | None
+    requested: bool
+    exit_code: int | None
+    signal: int | None
+    error: str | None
+    causes: tuple[str, ...]
+    exception: JSON
+    retry_after: int | None
+    cpu_ms: int | None
+    max_rss_kib: int | None
+    output_bytes: int | None
+    started_at: int
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the journal."""
+
+    run_id: str
+    job: str
+    seq: int
+    at: int
+    kind: str
+    instance: str | None
+    attempt: int | None
+    by: str
+    detail: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """The few columns of a step that recovery needs, for ten thousand of them at once."""
+
+    instance: str
+    state: State
+    outcome: Outcome | None
+    reason: str | None
+    covered: bool
+    asked: bool
+    attempt: int
+    tries: int
+    interruptions: int
+    due: int | None
+    finished_at: int | None
+
+
+_RUN = (
+    "id, job, file, snapshot, params, run_key, scheduled_time, parent, state, outcome, reason, error, exit_code,"
+    " closing, closing_at, created_at, started_at, finished_at, epoch, owner, resumes, elapsed, boot_id, seen,"
+    " results_seen, stopped, started_steps, steps_total, steps_done"
+)
+_STEP = (
+    "instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
+    " idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at"
+)
+_ATTEMPT = (
+    "instance, number, epoch, state, outcome, reason, requested, exit_code, signal, error, causes, exception,"
+    " retry_after, cpu_ms, max_rss_kib, output_bytes, started_at, finished_at"
+)
+
+
+class Reader:
+    """The reading side of the record, over any connection, also one that writes."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def run(self, run_id: str) -> Run:
+        """The run of that full id. Raises NotFound."""
+        row = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        return _run(row)
+
+    def find(self, name: str) -> Run:
+        """The run that a person means: an id, a unique start or end of one, a job's name, or JOB~N.
+
+        Raises NotFound, which names what would have fitted.
+        """
+        job, tilde, back = name.partition("~")
+        if tilde and back.isdigit():
+            return self._nth(job, int(back))
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE id = ?1 UNION ALL"
+            f" SELECT * FROM (SELECT {_RUN} FROM runs WHERE job = ?1 ORDER BY id DESC LIMIT 1)",
+            (name,),
+        ).fetchall()
+        if rows:
+            return _run(rows[0])
+        pattern = name.lower()
+        if len(pattern) >= 3 and pattern.isalnum():
+            rows = self.connection.execute(
+                f"SELECT {_RUN} FROM runs WHERE id >= ?1 AND id < ?1 || '~' LIMIT 3", (pattern,)
+            ).fetchall() or self.connection.execute(
+                f"SELECT {_RUN} FROM runs WHERE id LIKE '%' || ?1 LIMIT 3", (pattern,)
+            ).fetchall()
+            if len(rows) == 1:
+                return _run(rows[0])
+            if rows:
+                ids = ", ".join(row[0] for row in rows)
+                raise NotFound(f"{name} could be several runs: {ids}", "give more of the id")
+        raise NotFound(f"there is no run or job {name}", "`agentrun status` lists the runs")
+
+    def short(self, job: str, end: str) -> Run | None:
+        """The newest run of a job whose id ends so: how the lines of its log name it (`quotes/7f3a`)."""
+        row = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ?1 AND substr(id, -length(?2)) = ?2 ORDER BY id DESC LIMIT 1",
+            (job, end.lower()),
+        ).fetchone()
+        return None if row is None else _run(row)
+
+    def _nth(self, job: str, back: int) -> Run:
+        row = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (job, back)
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"job {job} has no run {back} before its last", "`agentrun status` lists the runs")
+        return _run(row)
+
+    def by_key(self, job: str, run_key: str) -> Run | None:
+        """The run of a job that has this key."""
+        row = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?", (job, run_key)
+        ).fetchone()
+        return None if row is None else _run(row)
+
+    def overview(self) -> list[Run]:
+        """The last run of each job and everything that is not finished, newest first."""
+        # a loose index scan: one probe of runs_by_job for each job, however many runs there are
+        rows = self.connection.execute(
+            "WITH RECURSIVE last (job, id) AS ("
+            "  SELECT * FROM (SELECT job, id FROM runs ORDER BY job DESC, id DESC LIMIT 1)"
+            "  UNION ALL"
+            "  SELECT next.job, next.id FROM last, runs AS next WHERE next.id ="
+            "    (SELECT id FROM runs WHERE job < last.job ORDER BY job DESC, id DESC LIMIT 1)"
+            ")"
+            f" SELECT {_RUN} FROM runs WHERE id IN"
+            " (SELECT id FROM last UNION SELECT id FROM runs WHERE state <> 'finished') ORDER BY id DESC"
+        )
+        return [_run(row) for row in rows]
+
+    def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
+        """Runs, newest first."""
+        where, values = ("WHERE job = ?", [job]) if job else ("", [])
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs {where} ORDER BY id DESC LIMIT ?", (*values, limit)
+        )
+        return [_run(row) for row in rows]
+
+    def unfinished(self) -> list[Run]:
+        """Every run that is not finished, oldest first."""
+        rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE state <> 'finished' ORDER BY id")
+        return [_run(row) for row in rows]
+
+    def run_ids(self, start: str, limit: int = 50) -> list[tuple[str, str]]:
+        """(id, job) of runs whose id or job begins with `start`, newest first: for completion."""
+        return self.connection.execute(
+            "SELECT id, job FROM runs WHERE id LIKE ?1 || '%' OR job LIKE ?1 || '%' ORDER BY id DESC LIMIT ?2",
+            (start, limit),
+        ).fetchall()
+
+    def steps(self, run_id: str) -> list[StepRow]:
+        """All steps of a run that have a row, in the order of the file."""
+        rows = self.connection.execute(f"SELECT {_STEP} FROM steps WHERE run_id = ? ORDER BY position", (run_id,))
+        return [_step(row) for row in rows]
+
+    def active_steps(self, run_id: str) -> list[tuple[str, State]]:
+        """(instance, state) of the steps that run or wait, in the order of the file."""
+        return self.connection.execute(
+            "SELECT instance, state FROM steps WHERE run_id = ? AND state IN ('running', 'waiting')"
+            " ORDER BY position",
+            (run_id,),
+        ).fetchall()
+
+    def step_states(self, run_id: str) -> Iterator[StepState]:
+        """What recovery needs of each step."""
+        rows = self.connection.execute(
+            "SELECT instance, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
+            " finished_at FROM steps WHERE run_id = ?",
+            (run_id,),
+        )
+        return (StepState(*row) for row in rows)
+
+    def outputs(self, run_id: str, instance: str) -> dict[str, JSON]:
+        """The outputs of a finished step; empty if it has none."""
+        row = self.connection.execute(
+            "SELECT outputs FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
+        ).fetchone()
+        return {} if row is None or row[0] is None else json.loads(row[0])
+
+    def attempts(self, run_id: str, instance: str | None = None) -> list[AttemptRow]:
+        """The attempts of a run, or of one step, in the order of their starts."""
+        where, values = ("AND instance = ?", [instance]) if instance else ("", [])
+        rows = self.connection.execute(
+            f"SELECT {_ATTEMPT} FROM attempts WHERE run_id = ? {where} ORDER BY started_at, instance, number",
+            (run_id, *values),
+        )
+        return [_attempt(row) for row in rows]
+
+    def attempt(self, run_id: str, instance: str, number: int) -> AttemptRow | None:
+        """One attempt."""
+        row = self.connection.execute(
+            f"SELECT {_ATTEMPT} FROM attempts WHERE run_id = ? AND instance = ? AND number = ?",
+            (run_id, instance, number),
+        ).fetchone()
+        return None if row is None else _attempt(row)
+
+    def interrupted_steps(self, run_id: str) -> set[str]:
+        """The steps of which some attempt was interrupted."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT instance FROM attempts WHERE run_id = ? AND outcome = 'interrupted'", (run_id,)
+        )
+        return {row[0] for row in rows}
+
+    def step_row(self, run_id: str, instance: str) -> StepRow | None:
+        """One step, if it has a row."""
+        row = self.connection.execute(
+            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
+        ).fetchone()
+        return None if row is None else _step(row)
+
+    def events(self, run_id: str | None = None, *, after: int = 0, limit: int = -1) -> list[Event]:
+        """The journal of a run from event `after` on, or the newest `limit` events of all runs, oldest first."""
+        columns = "e.run_id, r.job, e.seq, e.at, e.kind, e.instance, e.attempt, e.by, e.detail"
+        if run_id is not None:
+            rows = self.connection.execute(
+                f"SELECT {columns} FROM events AS e JOIN runs AS r ON r.id = e.run_id"
+                " WHERE e.run_id = ? AND e.seq > ? ORDER BY e.seq LIMIT ?",
+                (run_id, after, limit),
+            ).fetchall()
+        else:
+            rows = self.connection.execute(
+                f"SELECT {columns} FROM events AS e JOIN runs AS r ON r.id = e.run_id"
+                " ORDER BY e.at DESC, e.run_id DESC, e.seq DESC LIMIT ?",
+                (limit,),
+            ).fetchall()[::-1]
+        return [_event(row) for row in rows]
+
+    def wishes(self, run_id: str) -> list[tuple[int, str, str]]:
+        """(id, kind, by) of what has been asked of the owner and not been taken up, oldest first."""
+        return self.connection.execute(
+            "SELECT id, kind, by FROM wishes WHERE run_id = ? AND taken_at IS NULL ORDER BY id", (run_id,)
+        ).fetchall()
+
+    def cancels_taken(self, run_id: str) -> int:
+        """How many cancels have been taken up since the run was last opened."""
+        row = self.connection.execute(
+            "SELECT count(*) FROM wishes WHERE run_id = ?1 AND taken_at >= coalesce("
+            " (SELECT max(at) FROM events WHERE run_id = ?1 AND kind = 'run_reopened'), 0)",
+            (run_id,),
+        ).fetchone()
+        return int(row[0])
+
+    def last_success(self, job: str) -> int | None:
+        """When the job last succeeded."""
+        row = self.connection.execute(
+            "SELECT max(finished_at) FROM runs WHERE job = ? AND outcome = 'succeeded'", (job,)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def usual_duration(self, job: str, runs: int = 11) -> int | None:
+        """The median time of the last successful runs of a job, in ms."""
+        rows = self.connection.execute(
+            "SELECT finished_at - started_at FROM runs WHERE job = ? AND outcome = 'succeeded'"
+            " ORDER BY finished_at DESC LIMIT ?",
+            (job, runs),
+        ).fetchall()
+        times = sorted(row[0] for row in rows)
+        return times[len(times) // 2] if times else None
+
+    def data_version(self) -> int:
+        """A number that is another one when somebody else has changed the record since the last look."""
+        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def job_of(self, run: Run) -> Job:
+        """The job that a run works from: its snapshot, decoded."""
+        row = self.connection.execute(
+            "SELECT text, decoder, decoded FROM snapshots WHERE sha256 = ?", (run.snapshot,)
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"the job file of run {run.id} is not in the record any more")
+        return Snapshot.job_in(row[0], row[1], row[2], run.file)
+
+    def text_of(self, run: Run) -> str:
+        """The text of the job file that a run works from."""
+        row = self.connection.execute("SELECT text FROM snapshots WHERE sha256 = ?", (run.snapshot,)).fetchone()
+        return "" if row is None else str(row[0])
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    values = list(row)
+    values[4] = json.loads(values[4])
+    values[19] = None if values[19] is None else json.loads(values[19])
+    values[25] = bool(values[25])
+    return Run(*values)
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    values = list(row)
+    values[8] = None if values[8] is None else json.loads(values[8])
+    return Event(*values)
+
+
+def _step(row: tuple[Any, ...]) -> StepRow:
+    values = list(row)
+    values[5], values[6] = bool(values[5]), bool(values[6])
+    for n in (12, 13):
+        values[n] = None if values[n] is None else json.loads(values[n])
+    return StepRow(*values)
+
+
+def _attempt(row: tuple[Any, ...]) -> AttemptRow:
+    values = list(row)
+    values[6] = bool(values[6])
+    values[10] = () if values[10] is None else tuple(json.loads(values[10]))
+    values[11] = None if values[11] is None else json.loads(values[11])
+    return AttemptRow(*values)

@@ -1,0 +1,165 @@
+"""The tables, as a list of migrations; the n-th entry brings a database from version n-1 to n.
+
+The schema refuses impossible rows: STRICT types, an outcome exactly when something is finished, and only the
+words of `model.py`. Times are milliseconds since the epoch, UTC. Primary keys are clustered on the run, so a
+turn of the loop touches few pages, and what is asked often (`status`) is answered from `runs` alone.
+
+The views `job_status`, `step_history` and `journal` are for people with Datasette or sqlite-utils: they are
+documented in the manual and stay as they are.
+"""
+
+from __future__ import annotations
+
+_STATES = "('queued', 'running', 'waiting', 'finished')"
+_ENDS = "('succeeded', 'failed', 'timed_out', 'over_budget', 'cancelled', 'skipped')"
+_ATTEMPT_ENDS = "('succeeded', 'failed', 'timed_out', 'over_budget', 'cancelled', 'interrupted')"
+
+_V1 = f"""
+CREATE TABLE snapshots (              -- job files as they were, shared by all runs of the same text
+    sha256      TEXT PRIMARY KEY,
+    text        TEXT NOT NULL,
+    decoder     TEXT NOT NULL,        -- which program wrote `decoded`; another one decodes the text again
+    decoded     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+    id              TEXT PRIMARY KEY,
+    job             TEXT NOT NULL,
+    file            TEXT NOT NULL,
+    snapshot        TEXT NOT NULL REFERENCES snapshots (sha256),
+    params          TEXT NOT NULL CHECK (json_valid(params)),
+    run_key         TEXT,
+    scheduled_time  INTEGER,
+    parent          TEXT REFERENCES runs (id),     -- the run whose finished steps it took over (--from)
+    state           TEXT NOT NULL CHECK (state IN {_STATES}),
+    outcome         TEXT CHECK (outcome IN {_ENDS}),
+    reason          TEXT,
+    error           TEXT,
+    exit_code       INTEGER,
+    closing         TEXT CHECK (closing IN ('cancelled', 'timed_out', 'over_budget')),
+    closing_at      INTEGER,
+    created_at      INTEGER NOT NULL,
+    started_at      INTEGER,
+    finished_at     INTEGER,
+    epoch           INTEGER NOT NULL DEFAULT 0,    -- the fence: grows with each owner, named by each write
+    owner           TEXT,                          -- JSON: pid, start time, boot id, user
+    resumes         INTEGER NOT NULL DEFAULT 0,    -- how often it was taken over after an interruption
+    elapsed         INTEGER NOT NULL DEFAULT 0,    -- ms counted against the deadline, up to `seen`
+    boot_id         TEXT,
+    seen            INTEGER,                       -- CLOCK_BOOTTIME in ms at the last write of an owner
+    results_seen    INTEGER NOT NULL DEFAULT 0,    -- how far the run's results file is in this record
+    stopped         INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),   -- left on request: no failure
+    started_steps   INTEGER NOT NULL DEFAULT 0,    -- attempts counted against budget.steps
+    steps_total     INTEGER NOT NULL,
+    steps_done      INTEGER NOT NULL DEFAULT 0,
+    CHECK ((state = 'finished') = (outcome IS NOT NULL)),
+    CHECK ((state = 'finished') = (finished_at IS NOT NULL)),
+    CHECK ((closing IS NULL) = (closing_at IS NULL)),
+    CHECK (steps_done BETWEEN 0 AND steps_total)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX runs_by_key ON runs (job, run_key) WHERE run_key IS NOT NULL;
+CREATE INDEX runs_by_job ON runs (job, id);
+CREATE INDEX runs_open ON runs (id) WHERE state <> 'finished';
+CREATE INDEX runs_succeeded ON runs (job, finished_at) WHERE outcome = 'succeeded';
+
+CREATE TABLE steps (                  -- one row for a step instance, from its first transition on
+    run_id          TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    instance        TEXT NOT NULL,    -- the step's id
+    position        INTEGER NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN {_STATES}),
+    outcome         TEXT CHECK (outcome IN {_ENDS}),
+    reason          TEXT,
+    covered         INTEGER NOT NULL DEFAULT 0 CHECK (covered IN (0, 1)),   -- by continue_on_error
+    asked           INTEGER NOT NULL DEFAULT 0 CHECK (asked IN (0, 1)),     -- its `if` said go
+    attempt         INTEGER NOT NULL DEFAULT 0,    -- the number of the last attempt
+    tries           INTEGER NOT NULL DEFAULT 0,    -- as of that attempt's start, as are the interruptions
+    interruptions   INTEGER NOT NULL DEFAULT 0,
+    due             INTEGER,
+    idempotency_key TEXT,
+    inputs          TEXT CHECK (inputs IS NULL OR json_valid(inputs)),
+    outputs         TEXT CHECK (outputs IS NULL OR json_valid(outputs)),
+    exit_code       INTEGER,
+    signal          INTEGER,
+    error           TEXT,
+    started_at      INTEGER,
+    finished_at     INTEGER,
+    PRIMARY KEY (run_id, instance),
+    CHECK ((state = 'finished') = (outcome IS NOT NULL)),
+    CHECK ((state = 'finished') = (finished_at IS NOT NULL)),
+    CHECK ((state = 'waiting') = (due IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX steps_active ON steps (run_id, position) WHERE state IN ('running', 'waiting');
+
+CREATE TABLE attempts (
+    run_id          TEXT NOT NULL,
+    instance        TEXT NOT NULL,
+    number          INTEGER NOT NULL CHECK (number >= 1),
+    epoch           INTEGER NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN ('running', 'finished')),
+    outcome         TEXT CHECK (outcome IN {_ATTEMPT_ENDS}),
+    reason          TEXT,
+    requested       INTEGER NOT NULL DEFAULT 0 CHECK (requested IN (0, 1)),  -- an interruption asked for
+    exit_code       INTEGER,
+    signal          INTEGER,
+    error           TEXT,
+    causes          TEXT,             -- JSON list, what `retry.on` is matched with
+    exception       TEXT,             -- JSON: type, message, traceback of a Python step
+    retry_after     INTEGER,
+    cpu_ms          INTEGER,
+    max_rss_kib     INTEGER,
+    output_bytes    INTEGER,
+    started_at      INTEGER NOT NULL,
+    finished_at     INTEGER,
+    PRIMARY KEY (run_id, instance, number),
+    FOREIGN KEY (run_id, instance) REFERENCES steps (run_id, instance) ON DELETE CASCADE,
+    CHECK ((state = 'finished') = (outcome IS NOT NULL)),
+    CHECK ((state = 'finished') = (finished_at IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (                 -- the journal: written with the rows that it explains, never changed
+    run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    seq         INTEGER NOT NULL,     -- 1, 2, 3, … without a gap
+    at          INTEGER NOT NULL,
+    kind        TEXT NOT NULL,
+    instance    TEXT,
+    attempt     INTEGER,
+    by          TEXT NOT NULL,
+    detail      TEXT CHECK (detail IS NULL OR json_valid(detail)),
+    PRIMARY KEY (run_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE wishes (                 -- what others want of the run's owner
+    id          INTEGER PRIMARY KEY,
+    run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    kind        TEXT NOT NULL CHECK (kind IN ('cancel')),
+    by          TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    taken_at    INTEGER
+) STRICT;
+CREATE INDEX wishes_open ON wishes (run_id) WHERE taken_at IS NULL;
+
+CREATE VIEW job_status AS
+    SELECT job, id AS run, state, outcome, reason,
+           strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
+           strftime('%Y-%m-%dT%H:%M:%fZ', finished_at / 1000.0, 'unixepoch') AS finished_at,
+           (finished_at - started_at) / 1000.0 AS seconds,
+           steps_done, steps_total, resumes, error
+    FROM runs;
+CREATE VIEW step_history AS
+    SELECT runs.job, attempts.run_id AS run, attempts.instance AS step, attempts.number AS attempt,
+           attempts.state, attempts.outcome, attempts.reason, attempts.exit_code, attempts.signal,
+           strftime('%Y-%m-%dT%H:%M:%fZ', attempts.started_at / 1000.0, 'unixepoch') AS started_at,
+           (attempts.finished_at - attempts.started_at) / 1000.0 AS seconds,
+           attempts.cpu_ms / 1000.0 AS cpu_seconds, attempts.max_rss_kib, attempts.output_bytes,
+           attempts.error
+    FROM attempts JOIN runs ON runs.id = attempts.run_id;
+CREATE VIEW journal AS
+    SELECT runs.job, events.run_id AS run, events.seq,
+           strftime('%Y-%m-%dT%H:%M:%fZ', events.at / 1000.0, 'unixepoch') AS at,
+           events.kind, events.instance AS step, events.attempt, events.by, events.detail
+    FROM events JOIN runs ON runs.id = events.run_id;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+VERSION = len(MIGRATIONS)
+APPLICATION_ID = 0x61677275  # "agru": what `file` and we recognise the database by

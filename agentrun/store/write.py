@@ -1,0 +1,247 @@
+"""The verbs that change the record: one transaction each, each conditional on the state that it leaves.
+
+    record      a run exists; its key is taken                (before anything of it is started)
+    take        this process may advance it: epoch + 1        (holding the lease)
+    commit      one turn of the loop                          (every write names the epoch)
+    reopen      a finished run that did not succeed goes on
+    wish        somebody else wants something of the owner
+    adopt_spec  an unfinished or reopened run goes on with another job file
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import Busy, NotFound
+from ..model import JSON
+from .changes import Change, StepSettled, dumps, guard, journal
+from .database import Database
+from .snapshots import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What is known of a run before it starts. Times in ms since the epoch."""
+
+    id: str
+    job: str
+    file: str
+    params: Mapping[str, JSON]
+    run_key: str | None
+    scheduled_time: int | None
+    created_at: int
+    by: str
+    steps_total: int
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When and in what boot a write happens. `elapsed` and `boottime` in ms; `now` in ms since the epoch."""
+
+    now: int
+    elapsed: int
+    boottime: int
+    boot_id: str
+
+
+class RunKeyTaken(Exception):
+    """A run of this job has this key already; `run_id` is it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
+class Store:
+    """The writing side of the record, over one open `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def record(
+        self,
+        run: NewRun,
+        snapshot: Snapshot,
+        taken_over: Iterable[StepSettled] = (),
+        *,
+        owner: Mapping[str, JSON] | None = None,
+        stamp: Stamp | None = None,
+    ) -> None:
+        """Record a new run: queued, or with its `owner` and `stamp` as taken in the same write (epoch 1).
+
+        `taken_over`: finished steps that it keeps of its parent (`--from`). Raises RunKeyTaken, with the run that
+        has the key, in the same transaction that would have taken it.
+        """
+        sha256 = snapshot.sha256
+        decoded = snapshot.decoded()
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            if run.run_key is not None:
+                row = cursor.execute(
+                    "SELECT id FROM runs WHERE job = ? AND run_key = ?", (run.job, run.run_key)
+                ).fetchone()
+                if row:
+                    raise RunKeyTaken(row[0])
+            snapshot.put(cursor, sha256, decoded)
+            cursor.execute(
+                "INSERT INTO runs (id, job, file, snapshot, params, run_key, scheduled_time, parent, state,"
+                " created_at, steps_total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                (
+                    run.id, run.job, run.file, sha256, dumps(dict(run.params)), run.run_key, run.scheduled_time,
+                    run.parent, run.created_at, run.steps_total,
+                ),
+            )  # fmt: skip
+            detail = {"file": run.file, "job": run.job}
+            if run.parent:
+                detail["parent"] = run.parent
+            journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
+            _settle(cursor, run.id, 0, list(taken_over))
+            if owner is not None and stamp is not None:
+                _take(cursor, run.id, 0, owner, stamp, resumed=False)
+
+        self.database.write(work)
+
+    def take(self, run_id: str, *, seen_epoch: int, owner: Mapping[str, JSON], stamp: Stamp, resumed: bool) -> int:
+        """Become the owner of an unfinished run: returns the new epoch. The caller holds the lease.
+
+        `resumed`: it had an owner before, who left it unfinished. Raises Overtaken if the epoch has moved.
+        """
+
+        return self.database.write(
+            lambda cursor: _take(cursor, run_id, seen_epoch, owner, stamp, resumed=resumed)
+        )
+
+    def commit(
+        self,
+        run_id: str,
+        epoch: int,
+        stamp: Stamp,
+        changes: Sequence[Change],
+        *,
+        results_seen: int,
+        started: int = 0,
+        stopped: bool = False,
+    ) -> None:
+        """One turn of the loop: all of its changes, or none.
+
+        `results_seen`: how far the results file is in the record after it. `started`: attempts that count for
+        the budget. `stopped`: the owner leaves on request.
+
+        Raises Overtaken if this process no longer owns the run, StoreError if nothing can be written.
+        """
+        done = sum(isinstance(change, StepSettled) for change in changes)
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            cursor.execute(
+                "UPDATE runs SET steps_done = steps_done + ?, started_steps = started_steps + ?,"
+                " elapsed = ?, boot_id = ?, seen = ?, results_seen = ?, stopped = ?"
+                " WHERE id = ? AND epoch = ? AND state = 'running'",
+                (
+                    done, started, stamp.elapsed, stamp.boot_id, stamp.boottime, results_seen, int(stopped),
+                    run_id, epoch,
+                ),
+            )  # fmt: skip
+            guard(cursor, f"run {run_id}")
+            for change in changes:
+                change.write(cursor, run_id, epoch)
+
+        self.database.write(work)
+
+    def reopen(self, run_id: str, steps: Sequence[str], *, by: str, now: int) -> None:
+        """Let a finished run that did not succeed go on: `steps` are queued again, the deadline starts anew.
+
+        Their attempts and keys stay; budgets go on counting. Raises Overtaken if it is not finished any more.
+        """
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            cursor.execute(
+                "UPDATE runs SET state = 'running', outcome = NULL, reason = NULL, error = NULL,"
+                " exit_code = NULL, finished_at = NULL, closing = NULL, closing_at = NULL, elapsed = 0,"
+                " seen = NULL, resumes = 0, steps_done = steps_done - ?"
+                " WHERE id = ? AND state = 'finished' AND outcome <> 'succeeded'",
+                (len(steps), run_id),
+            )
+            guard(cursor, f"run {run_id}")
+            journal(cursor, run_id, now, "run_reopened", by, detail={"steps": list(steps)})
+            for instance in steps:
+                cursor.execute(
+                    "UPDATE steps SET state = 'queued', outcome = NULL, reason = NULL, covered = 0, asked = 0,"
+                    " tries = 0, interruptions = 0, outputs = NULL, exit_code = NULL, signal = NULL,"
+                    " error = NULL, finished_at = NULL, started_at = NULL"
+                    " WHERE run_id = ? AND instance = ? AND state = 'finished'",
+                    (run_id, instance),
+                )
+                guard(cursor, f"step {instance}")
+
+        self.database.write(work)
+
+    def adopt_spec(self, run_id: str, snapshot: Snapshot, *, by: str, now: int) -> None:
+        """Let a run that nobody advances go on with another job file."""
+        sha256, decoded = snapshot.sha256, snapshot.decoded()
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            snapshot.put(cursor, sha256, decoded)
+            row = cursor.execute("SELECT params FROM runs WHERE id = ?", (run_id,)).fetchone()
+            params = json.loads(row[0])
+            for name, param in snapshot.job.params.items():
+                if name not in params and not param.required:
+                    params[name] = param.default
+            cursor.execute(
+                "UPDATE runs SET snapshot = ?, params = ?, steps_total = ? WHERE id = ?",
+                (sha256, dumps(params), len(snapshot.job.steps), run_id),
+            )
+            guard(cursor, f"run {run_id}")
+            # rows of steps that are gone were never finished (the caller has compared); drop what they left
+            wanted = {step.id: step.index for step in snapshot.job.steps}
+            for (instance,) in cursor.execute("SELECT instance FROM steps WHERE run_id = ?", (run_id,)).fetchall():
+                if instance in wanted:
+                    cursor.execute(
+                        "UPDATE steps SET position = ? WHERE run_id = ? AND instance = ?",
+                        (wanted[instance], run_id, instance),
+                    )
+                else:
+                    cursor.execute("DELETE FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance))
+            journal(cursor, run_id, now, "spec_adopted", by, detail={"snapshot": sha256})
+
+        self.database.write(work)
+
+    def wish_to_cancel(self, run_id: str, *, by: str, now: int) -> None:
+        """Ask the owner of a run, present or next, to cancel it. Raises Busy if it has finished."""
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            row = cursor.execute("SELECT state, outcome FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no run {run_id}")
+            if row[0] == "finished":
+                raise Busy(f"run {run_id} has finished already: {row[1]}")
+            cursor.execute("INSERT INTO wishes (run_id, kind, by, at) VALUES (?, 'cancel', ?, ?)", (run_id, by, now))
+            journal(cursor, run_id, now, "cancel_requested", by)
+
+        self.database.write(work)
+
+
+def _settle(cursor: sqlite3.Cursor, run_id: str, epoch: int, steps: Sequence[StepSettled]) -> None:
+    for step in steps:
+        step.write(cursor, run_id, epoch)
+    cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (len(steps), run_id))
+
+
+def _take(
+    cursor: sqlite3.Cursor, run_id: str, epoch: int, owner: Mapping[str, JSON], stamp: Stamp, *, resumed: bool
+) -> int:
+    # a takeover counts as a resume unless the last owner left on request
+    cursor.execute(
+        "UPDATE runs SET epoch = epoch + 1, state = 'running', owner = ?,"
+        " resumes = resumes + CASE WHEN ? AND NOT stopped THEN 1 ELSE 0 END, stopped = 0,"
+        " started_at = coalesce(started_at, max(?, created_at)), elapsed = ?, boot_id = ?, seen = ?"
+        " WHERE id = ? AND epoch = ? AND state <> 'finished'",
+        (dumps(dict(owner)), resumed, stamp.now, stamp.elapsed, stamp.boot_id, stamp.boottime, run_id, epoch),
+    )
+    guard(cursor, f"run {run_id}")
+    kind = "run_resumed" if resumed else "run_started"
+    journal(cursor, run_id, stamp.now, kind, str(owner["user"]), detail={"epoch": epoch + 1, **owner})
+    return epoch + 1

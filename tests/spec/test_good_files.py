@@ -1,0 +1,139 @@
+"""Good files, and what becomes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentrun.errors import JobFileError, NotFound
+from agentrun.model import Budget, Param, PythonCode, Retry
+from agentrun.spec.decode import decode, load
+from agentrun.spec.document import MAX_TEXT
+
+GOOD = Path(__file__).parent / "good"
+
+
+@pytest.mark.parametrize("path", sorted(GOOD.glob("*.yaml")), ids=lambda path: path.stem)
+def test_loads(path: Path) -> None:
+    job, text = load(str(path))
+    assert job == decode(text, str(path))
+    assert [step.index for step in job.steps] == list(range(len(job.steps)))
+
+
+def test_smallest() -> None:
+    job, text = load(str(GOOD / "smallest.yaml"))
+    assert text == "steps:\n- run: echo done\n"
+    assert (job.name, job.shell, job.inherit_env, job.working_dir) == ("smallest", ("/bin/sh", "-e"), True, None)
+    step = job.step("step-1")
+    assert (step.run, step.needs, step.line, step.retry, step.timeout) == ("echo done", (), 2, Retry(), None)
+
+
+def test_everything_of_the_job() -> None:
+    job, _ = load(str(GOOD / "everything.yaml"))
+    assert job.params == {
+        "customer": Param("all", False, "Whom to ask for"), "day": Param(None, True), "limit": Param(None, False),
+    }
+    assert job.env["HOME_OF"] == "${{ env.HOME }}"
+    assert job.env["EMPTY"] == ""
+    assert job.shell == ("bash", "-eo", "pipefail")
+    assert (job.deadline, job.max_parallel, job.max_resumes) == (1_200_000, 4, 0)
+    assert (job.inherit_env, job.budget) == (("PATH", "HOME"), Budget(2_000))
+
+
+def test_everything_of_the_steps() -> None:
+    job, _ = load(str(GOOD / "everything.yaml"))
+    ids = ["rates", "price-each-quote", "local", "send", "page", "step-6"]
+    assert [step.id for step in job.steps] == ids
+    assert [step.needs for step in job.steps] == [
+        (), ("rates",), (), ("price-each-quote", "local"), tuple(ids[:4]), ("send",),
+    ]
+    rates, price, local, send, *_ = job.steps
+    causes = ("timeout", "SIGSEGV", "75", "100-110", "OSError")
+    assert rates.retry == Retry(3, 500, 1.5, 5_400_000, "none", causes, ("65",))
+    assert (rates.timeout, rates.grace, rates.interpreter, rates.on_interrupt) == (300_000, 0, None, "fail")
+    assert price.python == PythonCode(module="pricing", function="price_all")
+    assert price.retry == send.retry == Retry(3, 2_000, never_on=("65",))
+    assert price.args["options"] == {
+        "fast": True, "version": "1.10", "depth": 3, "share": 0.5, "mode": "0755", "none": None,
+    }
+    assert (price.interpreter, local.interpreter) == ("python3", ".venv/bin/python")
+    assert local.python == PythonCode(source='def main():\n    return {"n": 1}\n', line=39)
+    assert (local.condition, local.timeout, local.on_interrupt) == ('test -n "$CUSTOMER"', 7_200_000, "skip")
+    assert send.env == {"OUTCOME": "${{ steps.rates.outcome }}", "N": "5"}
+
+
+def test_scalars_stay_what_they_are() -> None:
+    job, _ = load(str(GOOD / "scalars.yaml"))
+    assert (job.name, job.description) == ("2024.10", "on")
+    assert list(job.env.values()) == ["on", "no", "0755", "1:30", "1.10", "0x1F", "1e3", "true", "null", "2024-01-02"]
+    assert [(step.id, step.run) for step in job.steps] == [("on", "true"), ("no", "false")]
+
+
+def test_aliases_are_what_they_name() -> None:
+    first, second = load(str(GOOD / "aliases.yaml"))[0].steps
+    assert (first.run, first.env, first.retry) == (second.run, second.env, second.retry)
+
+
+def test_byte_order_mark_and_line_ends_of_windows() -> None:
+    job, text = load(str(GOOD / "windows.yaml"))
+    assert job.name == "windows"
+    assert not text.startswith("\ufeff")
+    assert job.steps[0].run == "echo one\necho two\n"
+
+
+def test_ten_thousand_steps() -> None:
+    job = decode("steps:\n" + "- {run: 'true'}\n" * 10_000, "many.yaml")
+    assert len(job.steps) == 10_000
+    assert job.steps[-1].needs == ("step-9999",)
+
+
+def test_far_back_references_in_a_long_chain() -> None:
+    later = "".join(f'- {{run: x, env: {{A: "${{{{ steps.step-{n}.outcome }}}}"}}}}\n' for n in range(1, 2_000))
+    assert len(decode("steps:\n- {run: x}\n- {run: y}\n" + later, "chain.yaml").steps) == 2_001
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="there is no job file"):
+        load(str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"name: a\ndescription: caf\xe9\n", "2:17: not UTF-8: byte 0xe9"),
+        (b"#" * (MAX_TEXT + 1), "1:1: the file is larger than 4 MiB"),
+        (b"name: \xff\xfe", "1:7: not UTF-8: byte 0xff"),
+        (b"[" * 100_000, "1:33: nested more than 32 levels deep"),
+        (b"- " * 100_000, "1:65: nested more than 32 levels deep"),
+        (b"[" + b"1," * 600_000 + b"]", "1:1000000: more than 500000 values"),
+    ],
+    ids=["latin-1", "too-large", "utf-16", "brackets", "dashes", "values"],
+)
+def test_bytes_that_are_no_job_file(tmp_path: Path, content: bytes, problem: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_bytes(content)
+    with pytest.raises(JobFileError) as caught:
+        load(str(file))
+    assert str(caught.value) == f"{file}:{problem}"
+
+
+def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
+    with pytest.raises(JobFileError, match=r"1:1: the file cannot be read: Is a directory"):
+        load(str(tmp_path))
+
+
+def test_a_hundred_problems_are_enough() -> None:
+    with pytest.raises(JobFileError) as caught:
+        decode("steps:\n" + "- {runs: x}\n" * 5_000, "wrong.yaml")
+    assert len(caught.value.problems) == 100
+
+
+def test_too_many_steps() -> None:
+    with pytest.raises(JobFileError, match="20002:3: more than 20000 steps"):
+        decode("steps:\n" + "- {run: x}\n" * 20_001, "many.yaml")
+
+
+def test_too_many_handlers() -> None:
+    with pytest.raises(JobFileError, match="the steps need each other in more than 1000000 ways"):
+        decode("steps:\n" + "- {run: x, when: always}\n" * 2_000, "handlers.yaml")

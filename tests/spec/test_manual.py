@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from agentrun.spec.fields import TABLES
+from agentrun.spec.manual import page
+from agentrun.spec.scope import FORMS
+
+
+def test_every_key_is_there() -> None:
+    listed = re.findall(r"^\.It Ic (\w+)$", page(), re.MULTILINE)
+    assert listed == [
+        name for table in ("job", "steps", "retry", "budget", "params") for name in TABLES[table].fields
+    ]
+
+
+def test_every_form_of_reference_is_there() -> None:
+    text = page()
+    assert all(form in text for form in FORMS)
+
+
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
+def test_mandoc_has_nothing_to_say() -> None:
+    lint = subprocess.run(["mandoc", "-T", "lint"], input=page(), capture_output=True, text=True, check=False)
+    assert lint.stdout + lint.stderr == ""
