@@ -50,6 +50,9 @@ def own(
             raise busy(run_id, run.owner)
     run = reader.run(run_id)  # again: the last owner may have finished it before it let go
     if run.state == "finished":
+        # killed between the record and its goodbye: the shim waits for somebody to say it
+        if adopted := _adopt(folder, run.epoch):
+            adopted.goodbye()
         lease.release()
         return None
     clock = Clock(run.elapsed, run.seen, run.boot_id)
@@ -78,7 +81,7 @@ def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher,
             epoch=run.epoch,
             env=inputs.base,
             umask=frozen.umask,
-            restart=[sys.executable, "-m", "agentrun", "supervise", run_id],
+            restart=[sys.executable, "-P", "-m", "agentrun", "supervise", run_id],
             max_restarts=_MAX_RESTARTS,
         )
         return fresh

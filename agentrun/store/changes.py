@@ -9,12 +9,15 @@ leaves (`model.TRANSITIONS`); one that changes no row raises Overtaken: somebody
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import Overtaken
 from ..model import JSON, Outcome, Reason
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Change(Protocol):
@@ -51,7 +54,15 @@ def journal(
 
 def dumps(value: JSON) -> str:
     """JSON as the database keeps it: compact, and readable in any language."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if text.isascii() or not _SURROGATES.search(text):
+        return text
+    return json.dumps(value, separators=(",", ":"))  # bytes that are no text, such as a file's name: escaped
+
+
+def plain(text: str | None) -> str | None:
+    """A text that SQLite can keep: what was not UTF-8 (Python's lone surrogates) is written as `\\udc..`."""
+    return text.encode(errors="backslashreplace").decode() if text else text
 
 
 _SUPERVISOR = "supervisor"
@@ -174,7 +185,7 @@ class AttemptEnded:
             " output_bytes = ?, finished_at = max(?, started_at)"
             " WHERE run_id = ? AND instance = ? AND number = ? AND state = 'running'",
             (
-                self.outcome, self.reason, int(self.requested), self.exit_code, self.signal, self.error,
+                self.outcome, self.reason, int(self.requested), self.exit_code, self.signal, plain(self.error),
                 dumps(self.causes) if self.causes else None,
                 None if self.exception is None else dumps(self.exception),
                 self.retry_after, self.cpu_ms, self.max_rss_kib, self.output_bytes, self.at,
@@ -240,7 +251,7 @@ class StepSettled:
             " finished_at = max(excluded.finished_at, coalesce(started_at, 0)) WHERE state <> 'finished'",
             (
                 run_id, self.instance, self.position, self.outcome, self.reason, int(self.covered), self.outputs,
-                self.exit_code, self.signal, self.error, self.at,
+                self.exit_code, self.signal, plain(self.error), self.at,
             ),
         )  # fmt: skip
         guard(cursor, f"step {self.instance}")
@@ -262,7 +273,7 @@ class RunClosing:
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         cursor.execute(
-            "UPDATE runs SET closing = ?, closing_at = coalesce(closing_at, ?) WHERE id = ? AND state = 'running'",
+            "UPDATE runs SET closing = ?, closing_at = ? WHERE id = ? AND state = 'running'",
             (self.outcome, self.at, run_id),
         )
         guard(cursor, f"run {run_id}")
@@ -285,7 +296,7 @@ class RunFinished:
         cursor.execute(
             "UPDATE runs SET state = 'finished', outcome = ?, reason = ?, error = ?, exit_code = ?,"
             " finished_at = max(?, created_at) WHERE id = ? AND state = 'running'",
-            (self.outcome, self.reason, self.error, self.exit_code, self.at, run_id),
+            (self.outcome, self.reason, plain(self.error), self.exit_code, self.at, run_id),
         )
         guard(cursor, f"run {run_id}")
         detail: dict[str, Any] = {"outcome": self.outcome}

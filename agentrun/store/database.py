@@ -35,7 +35,8 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Cursor], T]
 
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-_NAME_THE_HOLDER_AFTER = 5.0  # seconds of waiting for the write lock
+NAME_THE_HOLDER_AFTER = 5.0  # seconds of waiting for the write lock
+_CANNOT_OPEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
@@ -155,17 +156,11 @@ def open_for_reading(root: str) -> sqlite3.Connection | None:
     if not os.path.exists(file):
         return None
     try:
-        connection = sqlite3.connect(f"file:{_quote(file)}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-        try:
-            version = _version(connection, file)
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if _primary(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise
-            connection = _open_copy(file)
-            version = _version(connection, file)
+        connection, version = _open_and_check(file)
     except sqlite3.Error as error:
         raise explain(error, file) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror}", "check its owner and its mode") from error
     if version == 0:  # created, and its creator has not committed the tables
         connection.close()
         return None
@@ -174,7 +169,28 @@ def open_for_reading(root: str) -> sqlite3.Connection | None:
         connection.close()
         open_for_writing(root).close()
         return open_for_reading(root)
+    if not folders.is_safe(root):
+        # others can write here: the pickled jobs are not believed, their text is decoded instead
+        connection.execute(
+            "CREATE TEMP VIEW snapshots AS SELECT sha256, text, '' AS decoder, x'' AS decoded FROM main.snapshots"
+        )
     return connection
+
+
+def _open_and_check(file: str) -> tuple[sqlite3.Connection, int]:
+    connection = sqlite3.connect(f"file:{_quote(file)}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        return connection, _version(connection, file)
+    except BaseException as error:
+        connection.close()
+        if not isinstance(error, sqlite3.OperationalError) or _primary(error) not in _CANNOT_OPEN:
+            raise
+    connection = _open_copy(file)
+    try:
+        return connection, _version(connection, file)
+    except BaseException:
+        connection.close()
+        raise
 
 
 @contextmanager
@@ -194,27 +210,17 @@ def write_lock(lock: int, root: str, notice: Callable[[str], None]) -> Iterator[
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Waited(Exception):
-    """Raised out of a blocking flock by the alarm."""
-
-
 def _wait_for_lock(lock: int, root: str, notice: Callable[[str], None]) -> None:
-    # A blocking flock keeps its place in the kernel's queue; the alarm only interrupts it to say a word.
+    # A blocking flock waits its turn in the kernel's queue. The alarm's handler says its word and returns, and
+    # flock goes on waiting (PEP 475): an exception out of it could come just after the lock was taken.
     def ring(_signum: int, _frame: object) -> None:
-        raise _Waited
+        notice(f"waiting for the write lock of {root}, which {_holder(lock)} holds")
 
     old = signal.signal(signal.SIGALRM, ring)
     try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, _NAME_THE_HOLDER_AFTER)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return
-        except _Waited:
-            notice(f"waiting for the write lock of {root}, which {_holder(lock)} holds")
+        signal.setitimer(signal.ITIMER_REAL, NAME_THE_HOLDER_AFTER)
         fcntl.flock(lock, fcntl.LOCK_EX)
     finally:
-        # an alarm between the lock and this line must not escape: it would be taken for a failure
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
 
@@ -256,15 +262,26 @@ def _create_private(file: str) -> None:
 
 def _version(connection: sqlite3.Connection, file: str) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not _ours(connection, version):
+        raise StoreError(f"{file} is a database of another program", "set AGENTRUN_HOME to a folder of agentrun's own")
     if version > schema.VERSION:
         raise StoreError(
             f"{file} was written by a newer agentrun (database version {version}, this program knows "
             f"{schema.VERSION})",
             "use the newer program; nothing has been changed",
         )
-    if version and connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
-        raise StoreError(f"{file} is a database of another program", "set AGENTRUN_HOME to a folder of agentrun's own")
     return version
+
+
+def _ours(connection: sqlite3.Connection, version: int) -> bool:
+    """Whether agentrun made it, or nobody has put anything into it yet."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
+        return True
+    # its creator may have committed all of it since the version was read
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if empty and not version:
+        return True
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
 
 
 def _migrate(database: Database) -> None:
@@ -274,11 +291,6 @@ def _migrate(database: Database) -> None:
     with write_lock(database._lock, root, database._notice):
         version = _version(connection, path(root))  # another process may have been quicker
         if version == 0:
-            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise StoreError(
-                    f"{path(root)} is a database of another program",
-                    "set AGENTRUN_HOME to a folder of agentrun's own",
-                )
             connection.execute("PRAGMA journal_mode = WAL")
         elif busy := next(_held_runs(root), None):
             raise Busy(

@@ -63,6 +63,15 @@ def prepare(root: str) -> None:
         )
 
 
+def is_safe(root: str) -> bool:
+    """Whether the state folder is ours and nobody else can write into it: what `prepare` insists on."""
+    try:
+        info = os.stat(root)
+    except OSError:
+        return False
+    return info.st_uid == os.geteuid() and not info.st_mode & 0o022
+
+
 class RunFolder:
     """The paths of one run. Holds names only: nothing is opened or created here."""
 

@@ -177,8 +177,9 @@ class Reader:
 
         Raises NotFound, which names what would have fitted.
         """
+        name = name.encode(errors="replace").decode()  # an argument need not be UTF-8
         job, tilde, back = name.partition("~")
-        if tilde and back.isdigit():
+        if tilde and back.isdecimal() and len(back) < 10:
             return self._nth(job, int(back))
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs WHERE id = ?1 UNION ALL"

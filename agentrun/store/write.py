@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import Busy, NotFound
+from ..errors import Busy, NotFound, UsageError
 from ..model import JSON
 from .changes import Change, StepSettled, dumps, guard, journal
 from .database import Database
@@ -76,6 +76,8 @@ class Store:
         `taken_over`: finished steps that it keeps of its parent (`--from`). Raises RunKeyTaken, with the run that
         has the key, in the same transaction that would have taken it.
         """
+        if not _is_text(run.file):
+            raise UsageError(f"the path {run.file!a} is not UTF-8", "rename the job file or its folder")
         sha256 = snapshot.sha256
         decoded = snapshot.decoded()
 
@@ -151,10 +153,11 @@ class Store:
 
         self.database.write(work)
 
-    def reopen(self, run_id: str, steps: Sequence[str], *, by: str, now: int) -> None:
+    def reopen(self, run_id: str, steps: Sequence[str], *, ask_again: Container[str], by: str, now: int) -> None:
         """Let a finished run that did not succeed go on: `steps` are queued again, the deadline starts anew.
 
-        Their attempts and keys stay; budgets go on counting. Raises Overtaken if it is not finished any more.
+        The `if` of those in `ask_again` is put again, the other answers stand. Their attempts and keys stay;
+        budgets go on counting. Raises Overtaken if it is not finished any more.
         """
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -169,33 +172,34 @@ class Store:
             journal(cursor, run_id, now, "run_reopened", by, detail={"steps": list(steps)})
             for instance in steps:
                 cursor.execute(
-                    "UPDATE steps SET state = 'queued', outcome = NULL, reason = NULL, covered = 0, asked = 0,"
+                    "UPDATE steps SET state = 'queued', outcome = NULL, reason = NULL, covered = 0,"
+                    " asked = CASE WHEN ? THEN 0 ELSE asked END,"
                     " tries = 0, interruptions = 0, outputs = NULL, exit_code = NULL, signal = NULL,"
                     " error = NULL, finished_at = NULL, started_at = NULL"
                     " WHERE run_id = ? AND instance = ? AND state = 'finished'",
-                    (run_id, instance),
+                    (instance in ask_again, run_id, instance),
                 )
                 guard(cursor, f"step {instance}")
 
         self.database.write(work)
 
     def adopt_spec(self, run_id: str, snapshot: Snapshot, *, by: str, now: int) -> None:
-        """Let a run that nobody advances go on with another job file."""
+        """Let a run that nobody advances go on with another job file; what steps left that are gone goes too.
+
+        Raises NotFound, and Overtaken if it has succeeded meanwhile.
+        """
         sha256, decoded = snapshot.sha256, snapshot.decoded()
 
         def work(cursor: sqlite3.Cursor) -> None:
             snapshot.put(cursor, sha256, decoded)
             row = cursor.execute("SELECT params FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no run {run_id}")
             params = json.loads(row[0])
             for name, param in snapshot.job.params.items():
                 if name not in params and not param.required:
                     params[name] = param.default
-            cursor.execute(
-                "UPDATE runs SET snapshot = ?, params = ?, steps_total = ? WHERE id = ?",
-                (sha256, dumps(params), len(snapshot.job.steps), run_id),
-            )
-            guard(cursor, f"run {run_id}")
-            # rows of steps that are gone were never finished (the caller has compared); drop what they left
+            # rows of steps that are gone: the caller has compared, and the user has agreed
             wanted = {step.id: step.index for step in snapshot.job.steps}
             for (instance,) in cursor.execute("SELECT instance FROM steps WHERE run_id = ?", (run_id,)).fetchall():
                 if instance in wanted:
@@ -205,6 +209,13 @@ class Store:
                     )
                 else:
                     cursor.execute("DELETE FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance))
+            cursor.execute(
+                "UPDATE runs SET snapshot = ?, params = ?, steps_total = ?, steps_done ="
+                " (SELECT count(*) FROM steps WHERE run_id = ?4 AND state = 'finished')"
+                " WHERE id = ?4 AND outcome IS NOT 'succeeded'",
+                (sha256, dumps(params), len(wanted), run_id),
+            )
+            guard(cursor, f"run {run_id}")
             journal(cursor, run_id, now, "spec_adopted", by, detail={"snapshot": sha256})
 
         self.database.write(work)
@@ -222,6 +233,14 @@ class Store:
             journal(cursor, run_id, now, "cancel_requested", by)
 
         self.database.write(work)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _settle(cursor: sqlite3.Cursor, run_id: str, epoch: int, steps: Sequence[StepSettled]) -> None:

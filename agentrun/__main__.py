@@ -1,0 +1,34 @@
+"""The program's entry: forks the shim while this process is still small, then hands over to `cli`.
+
+The shim holds the steps of a run and outlives this process, so it must not carry what this process is about to
+load. Only verbs that advance a run in the foreground get one; if they find that they need none, it ends by
+itself when they let go of it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_ADVANCE = ("run", "resume", "supervise")
+
+
+def main() -> None:
+    """`agentrun …`, also as `python -m agentrun …`."""
+    if _advances(sys.argv[1:]):
+        from .cli import early
+        from .step.link import Link
+
+        early.link = Link.fork()
+    from .cli.app import run_app
+
+    sys.exit(run_app())
+
+
+def _advances(arguments: list[str]) -> bool:
+    if len(arguments) < 2 or arguments[0] not in _ADVANCE:
+        return False
+    return not {"--help", "-h", "--detach", "--plan"}.intersection(arguments)
+
+
+if __name__ == "__main__":
+    main()

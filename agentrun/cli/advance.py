@@ -1,0 +1,139 @@
+"""What `run`, `resume` and `supervise` share: advance a run in this process, show it, end with its status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..engine import recover
+from ..engine.clock import Clock, wall
+from ..engine.ending import status_of_run
+from ..engine.lease import Lease
+from ..model import Job
+from ..store.changes import Change
+from ..store.database import Database, open_for_writing
+from ..store.folders import RunFolder, home
+from ..store.read import Reader, Run
+from ..store.write import Store
+from . import early
+
+if TYPE_CHECKING:
+    from ..engine.supervisor import Supervisor, Watcher
+
+
+class Silent:
+    """A watcher for cron and pipes: nothing is said while all goes well."""
+
+    interval: int | None = None
+
+    def begin(self, run: Run, job: Job, usual_ms: int | None, now: int) -> None: ...
+    def changed(self, changes: Sequence[Change], now: int) -> None: ...
+    def tick(self, now: int) -> None: ...
+    def say(self, line: str) -> None: ...
+    def end(self, run: Run, now: int) -> None: ...
+
+
+def watcher(*, quiet: bool = False) -> Watcher:
+    """Live progress on a terminal, silence elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        return Silent()
+    from ..render.progress import Progress
+
+    return Progress()
+
+
+def open_store() -> Store:
+    """The record, for writing."""
+    return Store(open_for_writing(home()))
+
+
+def advance(
+    store: Store,
+    run_id: str,
+    *,
+    shown: Watcher,
+    clock: Clock | None = None,
+    lease: Lease | None = None,
+    force: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Own the run, bring it to its end, show how it ended, and return the exit status.
+
+    `clock`: the run was just created and taken with it. Raises Busy, Overtaken, StoreError.
+    """
+    link = early.take()
+    try:
+        if clock is not None:
+            supervisor = recover.supervise(store, run_id, link=link, watcher=shown, clock=clock)
+        else:
+            supervisor = recover.own(store, run_id, link=link, watcher=shown, force=force, lease=lease)
+    except BaseException:
+        if link:
+            link.close()
+        raise
+    reader = Reader(store.database.connection)
+    if supervisor is None:
+        if link:
+            link.close()
+        return show_end(reader, reader.run(run_id), shown, as_json=as_json)
+    run = supervisor.run
+    shown.begin(run, supervisor.job, reader.usual_duration(run.job), wall())
+    if supervisor.advance() == "stopped":
+        return _show_stop(supervisor, shown, reader)
+    return show_end(reader, reader.run(run_id), shown, as_json=as_json)
+
+
+def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False) -> int:
+    """Say how a finished run ended: the report of a failure to stderr where no terminal follows it."""
+    shown.end(run, wall())
+    if as_json:
+        from ..render.jsonshape import print_run
+
+        print_run(reader, home(), run)
+    if run.outcome != "succeeded" and isinstance(shown, Silent):
+        from ..render.report import failure_report
+
+        print("\n".join(failure_report(reader, home(), run)), file=sys.stderr)
+    return status_of_run(run)
+
+
+def _show_stop(supervisor: Supervisor, shown: Watcher, reader: Reader) -> int:
+    number = supervisor.stopped_by or signal.SIGTERM
+    shown.end(reader.run(supervisor.run.id), wall())
+    print(
+        f"agentrun: {supervisor.run.job}/{supervisor.run.id} was interrupted by {number.name};"
+        f" go on with: agentrun resume {supervisor.run.id}",
+        file=sys.stderr,
+    )
+    return 128 + number
+
+
+def detach(run_id: str) -> None:
+    """Start a supervisor of its own for a queued run, which outlives this process and its terminal."""
+    null = os.open(os.devnull, os.O_RDWR)
+    actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-m", "agentrun", "supervise", run_id],
+        os.environ,
+        file_actions=actions,
+        setsid=True,
+    )
+    os.close(null)
+
+
+def ring(database: Database, run_id: str) -> None:
+    """Wake the owner of a run, if there is one, to look for wishes."""
+    try:
+        fd = os.open(RunFolder(database.root, run_id).bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # nobody listens; whoever owns it next looks first
+    try:
+        os.write(fd, b"!")
+    except BlockingIOError:
+        pass  # it has been rung already
+    finally:
+        os.close(fd)

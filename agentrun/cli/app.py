@@ -1,0 +1,253 @@
+"""The program: its verbs, and the one place where an error becomes words and an exit status.
+
+A command imports only what it uses. The table of verbs says what each is for; the module of a verb,
+`cli/<verb>.py` with a function of that name, is imported when the verb is asked for, and typer makes a command
+of that function. So `agentrun status` never loads the YAML parser, and `agentrun --help` loads no verb at all.
+
+`run_app` returns an exit status and prints no traceback: an `AgentrunError` is a message, a hint and its own
+status; a mistake in the command line is 2; a broken pipe is 141 without a word, ^C is 130; SQLite's and the
+system's errors are 74. Everything else is a bug, told in one line (70); AGENTRUN_DEBUG=1 shows where.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from .. import __version__
+from ..errors import AgentrunError, JobFileError
+from ..render.terminal import look_of, make_safe, printable
+
+_BUG, _SYSTEM = 70, 74  # EX_SOFTWARE and EX_IOERR of sysexits.h
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command: what it is for in one line (the first of its docstring), and where it stands in the help."""
+
+    summary: str
+    family: str
+    module: str | None = None
+
+    @property
+    def hidden(self) -> bool:
+        return not self.family
+
+
+VERBS = {
+    "run": Verb("Run a job and wait for its end.", "Run"),
+    "resume": Verb("Go on with runs that were interrupted or have failed.", "Run"),
+    "cancel": Verb("End a run: its steps are ended, its `always` steps still run.", "Run"),
+    "status": Verb("Show how the runs stand, or one run and its steps.", "Look"),
+    "logs": Verb("Show what the steps of a run wrote.", "Look"),
+    "events": Verb("Show the journal: what happened, when, and by whom.", "Look"),
+    "validate": Verb("Check job files and show everything that is wrong in them.", "Job files"),
+    "plan": Verb("Show what a run of a job would do, and in which order.", "Job files"),
+    "env": Verb("Show the environment that a step's process is given.", "Job files"),
+    "schema": Verb("Print the JSON Schema of job files, for editors.", "Job files"),
+    "supervise": Verb("Advance a run silently: what shims and `--detach` start.", "", "resume"),
+    "manual": Verb("Write the manual pages.", ""),
+}
+
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands by name, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            if name not in VERBS:
+                raise KeyError(name)
+            function = getattr(import_module(f"{__package__}.{VERBS[name].module or name}"), name)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(name, hidden=VERBS[name].hidden)(function)
+            self._made[name] = get_command(app)
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VERBS)
+
+    def __len__(self) -> int:
+        return len(VERBS)
+
+
+class _Program(TyperGroup):
+    """The group of all verbs, which lists them from the table."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": {}})
+        self.commands = _Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        families: dict[str, list[tuple[str, str]]] = {}
+        for name, verb in VERBS.items():
+            if not verb.hidden:
+                families.setdefault(verb.family, []).append((name, verb.summary))
+        for family, rows in families.items():
+            with formatter.section(family):
+                formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        from .complete import verbs
+
+        return verbs(incomplete)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"agentrun {__version__}")
+        raise typer.Exit
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn cron scripts into durable jobs: checkpointed steps that survive kills, crashes and reboots.
+
+    A run is named by its id, a unique start or end of it, its job's name (the latest run), or JOB~2 (two before).
+    """
+
+
+def program() -> Any:
+    """The whole command line, as typer's group."""
+    app = typer.Typer(
+        cls=_Program,
+        callback=_program,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        epilog="agentrun COMMAND --help shows the options of a command. "
+        "The manual: agentrun(1), and agentrun.yaml(5) for job files.",
+    )
+    return get_command(app)
+
+
+def run_app(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for, and return the exit status. Never raises, but for SystemExit."""
+    make_safe(sys.stdout)
+    make_safe(sys.stderr)
+    try:
+        answer = program().main(
+            None if argv is None else list(argv), prog_name="agentrun", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return answer if isinstance(answer, int) else 0
+    except BrokenPipeError:
+        # whoever read our output has gone; the interpreter's own flush at exit must not find it out again
+        _silence(sys.stdout)
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        return tell(error)
+
+
+def tell(error: Exception) -> int:
+    """Say on stderr what went wrong, and return the exit status that goes with it."""
+    try:
+        return _tell(error)
+    except BrokenPipeError:
+        _silence(sys.stderr)
+        return getattr(error, "exit_code", 1)
+
+
+def _tell(error: Exception) -> int:
+    if isinstance(error, JobFileError):
+        from ..render.problems import problem_lines
+
+        _say(*problem_lines(error.problems, look_of(sys.stderr)))
+        return error.exit_code
+    if isinstance(error, AgentrunError):
+        _complain(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    if type(error).__module__ == "sqlite3":
+        return _tell(_explained(error))
+    if isinstance(error, OSError) and not os.environ.get("AGENTRUN_DEBUG"):
+        where = f": {error.filename}" if error.filename else ""
+        _complain(f"{error.strerror or error}{where}", None)
+        return _SYSTEM
+    return _bug(error)
+
+
+def _usage(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if message.startswith("Usage:"):  # the help, where no command was given
+        _say(message)
+        return error.exit_code
+    hint = f"{context.command_path} --help" if context is not None else "agentrun --help"
+    _complain(message[:1].lower() + message[1:], f"`{hint}` shows what it takes")
+    return error.exit_code
+
+
+def _explained(error: Exception) -> Exception:
+    import sqlite3
+
+    from ..store import database, folders
+
+    assert isinstance(error, sqlite3.Error)
+    return database.explain(error, database.path(folders.home()))
+
+
+def _bug(error: Exception) -> int:
+    import traceback
+
+    if os.environ.get("AGENTRUN_DEBUG"):
+        _say(*"".join(traceback.format_exception(error)).rstrip().splitlines())
+        return _BUG
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    _complain(
+        f"a mistake in agentrun itself: {type(error).__name__}: {error}{where}",
+        "nothing that was recorded is lost; AGENTRUN_DEBUG=1 shows the details for a report",
+    )
+    return _BUG
+
+
+def _complain(message: str, hint: str | None) -> None:
+    look = look_of(sys.stderr)
+    first, *more = message.splitlines() or [""]
+    _say(f"{look.paint('agentrun:', 'bold', 'red')} {printable(first)}", *(f"  {printable(line)}" for line in more))
+    if hint:
+        _say(f"  hint: {printable(hint)}")
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _silence(stream: Any) -> None:
+    """Point a stream that nobody reads any more at /dev/null."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,168 @@
+"""The logs of a run's attempts as one stream: which there are, merged by time, followed, or only their end.
+
+Steps that run at the same time write at the same time, so lines are merged by when they arrived. A log is
+opened only when the merging reaches the start of its attempt, and closed at its end: ten thousand attempts,
+eight at a time, need eight open files.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..errors import AgentrunError, NotFound
+from ..step.logs import LogReader
+from ..store.read import Run, StepRow
+from .record import Record
+
+_BAD = ("failed", "timed_out", "over_budget")
+
+
+class LogFile:
+    """The log of one attempt; number 0 is the step's `if`. Times in ms; `ended`: nothing more will come."""
+
+    __slots__ = ("ended", "ended_at", "instance", "number", "path", "position", "reader", "started_at")
+
+    def __init__(
+        self, path: str, index: str, instance: str, number: int, position: int, started_at: int, ended_at: int | None
+    ) -> None:
+        self.path = path
+        self.instance = instance
+        self.number = number
+        self.position = position
+        self.started_at = started_at
+        self.ended_at = ended_at
+        self.ended = ended_at is not None
+        self.reader = LogReader(path, index)
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Attempts in the order of their starts."""
+        return self.started_at, self.position, self.number
+
+
+Line = tuple[int, LogFile, bytes]  # when, whose, what
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which logs of a run are wanted: those of `steps` (all if empty), and only those of failures if `failed`."""
+
+    record: Record
+    run: Run
+    steps: tuple[str, ...] = ()
+    failed: bool = False
+
+    def check(self) -> None:
+        """Raises NotFound for a step that the run does not have."""
+        if not self.steps:
+            return
+        known = {row.instance for row in self.record.reader.steps(self.run.id)}
+        try:
+            known |= {step.id for step in self.record.reader.job_of(self.run).steps}
+        except AgentrunError:  # a snapshot that this program cannot read: the rows are what there is
+            pass
+        known |= {name.partition("[")[0] for name in known}
+        for name in self.steps:
+            if name not in known:
+                from ..spec.nearest import suggestion
+
+                raise NotFound(
+                    f"run {self.run.id} of {self.run.job} has no step {name}{suggestion(name, known)}",
+                    f"`agentrun status {self.run.id}` lists its steps",
+                )
+
+    def find(self, *, over: bool) -> list[LogFile]:
+        """The logs that there are or may be, by their starts. `over`: nobody advances the run any more."""
+        folder = self.record.folder(self.run)
+        rows = {row.instance: row for row in self.record.reader.steps(self.run.id) if self._wants(row)}
+        found = []
+        for row in rows.values():
+            # an `if` has no row of its own; its start is not before that of its step
+            if row.asked or row.attempt == 0 or row.reason in ("if", "if_failed"):
+                if self.failed and row.reason != "if_failed":
+                    continue
+                answered = row.asked or row.state == "finished" or over
+                found.append(
+                    LogFile(
+                        folder.log(row.instance, 0), folder.log_index(row.instance, 0), row.instance, 0,
+                        row.position + 1, row.started_at or self.run.created_at,
+                        (row.finished_at or self.run.created_at) if answered else None,
+                    )
+                )  # fmt: skip
+        for attempt in self.record.reader.attempts(self.run.id):
+            step = rows.get(attempt.instance)
+            if step is None or (self.failed and attempt.outcome not in _BAD):
+                continue
+            ended_at = attempt.finished_at or (attempt.started_at if over else None)
+            found.append(
+                LogFile(
+                    folder.log(attempt.instance, attempt.number), folder.log_index(attempt.instance, attempt.number),
+                    attempt.instance, attempt.number, step.position + 1, attempt.started_at, ended_at,
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda file: file.order)
+
+    def _wants(self, row: StepRow) -> bool:
+        return not self.steps or row.instance in self.steps or row.instance.partition("[")[0] in self.steps
+
+
+def merged(files: Iterable[LogFile]) -> Iterator[Line]:
+    """All lines that are there, by time; the files in the order of their starts. Those that ended are closed."""
+    waiting = sorted(files, key=lambda file: file.order, reverse=True)
+    heap: list[tuple[int, tuple[int, int, int], bytes, LogFile, Iterator[tuple[int, bytes]]]] = []
+    while waiting or heap:
+        while waiting and (not heap or waiting[-1].started_at <= heap[0][0]):
+            file = waiting.pop()
+            lines = file.reader.lines(ended=file.ended)
+            _push(heap, file, lines)
+        if not heap:
+            continue
+        at, _, piece, file, lines = heapq.heappop(heap)
+        yield at, file, piece
+        for at, piece in lines:
+            if (heap and at > heap[0][0]) or (waiting and at >= waiting[-1].started_at):
+                heapq.heappush(heap, (at, file.order, piece, file, lines))
+                break
+            yield at, file, piece
+        else:
+            _let_go(file)
+
+
+def _push(
+    heap: list[tuple[int, tuple[int, int, int], bytes, LogFile, Iterator[tuple[int, bytes]]]],
+    file: LogFile,
+    lines: Iterator[tuple[int, bytes]],
+) -> None:
+    for at, piece in lines:
+        heapq.heappush(heap, (at, file.order, piece, file, lines))
+        return
+    _let_go(file)
+
+
+def _let_go(file: LogFile) -> None:
+    if file.ended:
+        file.reader.close()
+
+
+def last_lines(files: Iterable[LogFile], count: int) -> list[Line]:
+    """The last `count` lines of all, by time, without reading what comes before. Readers stand at the end."""
+    if count <= 0:
+        for file in files:
+            file.reader.tail(0)
+        return []
+    newest: list[Line] = []
+    # those that ended last first; one that ended before the oldest line kept cannot have a newer one
+    far = float("inf")
+    for file in sorted(files, key=lambda file: far if file.ended_at is None else file.ended_at, reverse=True):
+        if len(newest) >= count and file.ended_at is not None and file.ended_at < newest[-count][0]:
+            file.reader.tail(0)
+            file.reader.close()
+            continue
+        file.reader.tail(count)
+        newest += [(at, file, piece) for at, piece in file.reader.lines(ended=file.ended)]
+        _let_go(file)
+        newest.sort(key=lambda line: line[0])
+        del newest[:-count]
+    return newest

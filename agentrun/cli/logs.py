@@ -1,0 +1,238 @@
+"""`agentrun logs`: what the steps of a run wrote, line by line, those of parallel steps merged by time."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from ..render import jsonshape
+from ..render.logs import LineFormat, text_of
+from ..render.status import Standing, command
+from ..render.terminal import look_of, talk
+from ..render.times import moment, now_ms
+from ..store.read import Run
+from . import complete as offers
+from .logfiles import Line, LogFile, Selection, last_lines, merged
+from .record import need_record
+
+_POLL = 0.2  # seconds between two looks for more
+
+Text = tuple[int, LogFile, str]  # a line as it is shown
+
+
+def logs(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="The run; without it, the latest.", autocompletion=offers.complete_run),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on showing what is written, until the run has finished.")
+    ] = False,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            "-s",
+            metavar="STEP",
+            help="Only this step; may be given several times.",
+            autocompletion=offers.complete_step,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from then on: 10m (ago), or an RFC 3339 time.")
+    ] = None,
+    grep: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Only lines in which this regular expression is found.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only of attempts that failed or timed out.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N lines.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The bytes as they were written, attempt after attempt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> int:
+    """Show what the steps of a run wrote.
+
+    A line says when it was written, which job and run it belongs to, which step of how many, and the attempt:
+
+    2026-11-20T10:00:00.123Z quotes/7f3a 3/9 quote#1 | text
+
+    `quote?` is the condition (`if`) of the step. Control characters are shown as escapes, but for --raw.
+    """
+    record = need_record()
+    selection = Selection(record, record.find(run), tuple(step or ()), failed)
+    selection.check()
+    if raw:
+        if grep is not None or since is not None or as_json or tail is not None:
+            raise UsageError("--raw gives the bytes as they are: leave out --grep, --since, --tail and --json")
+        _raw(selection, follow)
+        return 0
+    sieve = _sieve(_pattern(grep), _since(since), harmless=not as_json)
+    shown = _show(selection, sieve, _printer(selection.run, as_json), tail, follow)
+    if not (shown or follow or step or since or grep or failed or tail == 0):
+        talk(f"the steps of run {selection.run.id} of {selection.run.job} have written nothing")
+    return 0
+
+
+def _pattern(grep: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if grep is None else re.compile(grep)
+    except re.error as error:
+        raise UsageError(f"--grep: {grep!r} is no regular expression: {error}")
+
+
+def _since(text: str | None) -> int:
+    try:
+        return 0 if text is None else moment(text, now_ms())
+    except (ValueError, OverflowError):
+        raise UsageError(f"--since: {text!r} is no time", "give a duration (10m, 2h) or a time (2026-11-20T10:00Z)")
+
+
+Sieve = Callable[[Iterable[Line]], Iterator[Text]]
+Printer = Callable[[Iterable[Text]], bool]
+
+
+def _sieve(pattern: re.Pattern[str] | None, since: int, *, harmless: bool) -> Sieve:
+    def sieve(lines: Iterable[Line]) -> Iterator[Text]:
+        for at, file, piece in lines:
+            if at >= since:
+                text = text_of(piece, harmless)
+                if pattern is None or pattern.search(text):
+                    yield at, file, text
+
+    # without a condition, the last n lines are those at the ends of the files
+    sieve.__dict__["lets_all_through"] = pattern is None and since == 0
+    return sieve
+
+
+def _printer(run: Run, as_json: bool) -> Printer:
+    look, write = look_of(sys.stdout), sys.stdout.write
+    forms: dict[LogFile, LineFormat] = {}
+
+    def as_line(at: int, file: LogFile, text: str) -> str:
+        form = forms.get(file)
+        if form is None:
+            form = forms[file] = LineFormat(run, file.instance, file.number, file.position, look)
+        return form.line(at, text)
+
+    def as_shape(at: int, file: LogFile, text: str) -> str:
+        shape = jsonshape.line_shape(run, file.instance, file.number, file.position, at, text)
+        return json.dumps(shape, ensure_ascii=False)
+
+    form_of = as_shape if as_json else as_line
+
+    def show(texts: Iterable[Text]) -> bool:
+        shown = False
+        for at, file, text in texts:
+            write(form_of(at, file, text) + "\n")
+            shown = True
+        sys.stdout.flush()
+        return shown
+
+    return show
+
+
+def _is_over(standing: Standing) -> bool:
+    return standing.run.state == "finished" or standing.interrupted
+
+
+def _show(selection: Selection, sieve: Sieve, show: Printer, tail: int | None, follow: bool) -> bool:
+    """Print what is there, and with `follow` what comes; returns whether anything was printed."""
+    record = selection.record
+    standing = record.standing(record.reader.run(selection.run.id))
+    files = selection.find(over=_is_over(standing))
+    if tail is None:
+        shown = show(sieve(merged(files)))
+    elif sieve.__dict__["lets_all_through"]:
+        shown = show(sieve(last_lines(files, tail)))
+    else:
+        shown = show(deque(sieve(merged(files)), maxlen=tail))
+    if follow:
+        if not _is_over(standing):
+            standing = _follow(selection, files, lambda lines: show(sieve(lines)))
+        _tell_if_interrupted(standing)
+    return shown
+
+
+def _tell_if_interrupted(standing: Standing) -> None:
+    if standing.interrupted:
+        talk(f"nobody advances this run any more; it goes on with: {command('resume', standing.run.id)}")
+
+
+def _follow(selection: Selection, files: list[LogFile], show: Callable[[Iterable[Line]], object]) -> Standing:
+    """Print what comes until the run is over; returns how it stands then."""
+    record = selection.record
+    known = {(file.instance, file.number): file for file in files}
+    live = [file for file in files if not file.ended]
+    version = -1
+    while True:
+        standing = record.standing(record.reader.run(selection.run.id))
+        over = _is_over(standing)
+        current = record.reader.data_version()
+        if over or current != version:  # what ended before this look has been written whole
+            version = current
+            for found in selection.find(over=over):
+                file = known.setdefault((found.instance, found.number), found)
+                if file is found:
+                    live.append(file)
+                file.ended = found.ended
+        lines = [(at, file, piece) for file in live for at, piece in file.reader.lines(ended=file.ended)]
+        show(sorted(lines, key=lambda line: line[0]))
+        for file in live:
+            if file.ended:
+                file.reader.close()
+        live = [file for file in live if not file.ended]
+        if over:
+            return standing
+        time.sleep(_POLL)
+
+
+def _raw(selection: Selection, follow: bool) -> None:
+    """The bytes, attempt after attempt in the order of their starts; with `follow`, each until it has ended."""
+    sys.stdout.flush()
+    done: set[tuple[str, int]] = set()
+    while True:
+        standing = selection.record.standing(selection.record.reader.run(selection.run.id))
+        over = _is_over(standing)
+        for file in selection.find(over=over):
+            if (file.instance, file.number) in done:
+                continue
+            if follow and not file.ended:
+                _copy_until_ended(selection, file)
+            else:
+                _copy(file.path, 0)
+            done.add((file.instance, file.number))
+        if over or not follow:
+            return
+        time.sleep(_POLL)
+
+
+def _copy_until_ended(selection: Selection, file: LogFile) -> None:
+    at = _copy(file.path, 0)
+    while True:
+        standing = selection.record.standing(selection.record.reader.run(selection.run.id))
+        found = selection.find(over=_is_over(standing))
+        ended = all(other.ended for other in found if (other.instance, other.number) == (file.instance, file.number))
+        at = _copy(file.path, at)
+        if ended:
+            return
+        time.sleep(_POLL)
+
+
+def _copy(path: str, offset: int) -> int:
+    """Copy the file from an offset on to stdout, and return where it ends now. It need not be there."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 18)
+            sys.stdout.buffer.flush()
+            return file.tell()
+    except FileNotFoundError:
+        return offset

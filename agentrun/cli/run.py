@@ -1,0 +1,110 @@
+"""`agentrun run JOB`: record a run of a job file and bring it to its end in the foreground."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from ..engine import create
+from ..engine.ending import status_of_run
+from ..errors import UsageError
+from ..instants import parse_rfc3339, rfc3339
+from ..spec.decode import load
+from ..store.folders import home
+from ..store.read import Reader, Run
+from ..store.snapshots import Snapshot
+from ..store.write import RunKeyTaken, Store
+from . import advance
+from .complete import complete_job_file
+
+
+def run(
+    job: Annotated[str, typer.Argument(help="The job file.", metavar="JOB", autocompletion=complete_job_file)],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="KEY=VALUE", help="A parameter of the job; may be given again."),
+    ] = None,
+    run_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="The same key again is the same run: nothing happens twice."),
+    ] = None,
+    scheduled_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="The tick that this run is for, in RFC 3339; it is also its key."),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; print the run's id.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
+) -> None:
+    """Run a job and wait for its end.
+
+    On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure.
+    """
+    path = create.job_file(job)
+    decoded, text = load(job)
+    tick = _tick(scheduled_time)
+    key = run_key
+    if key is None and tick is not None:
+        key = f"tick {rfc3339(tick)}"
+    request = create.Request(
+        Snapshot(text, decoded),
+        path,
+        create.parameters(decoded, param or ()),
+        run_key=key,
+        scheduled_time=tick,
+    )
+    store = advance.open_store()
+    frozen = create.Frozen.here()
+    try:
+        run_id, lease, clock = create.create(store, request, frozen, own=not detach)
+    except RunKeyTaken as taken:
+        raise typer.Exit(_again(store, taken.run_id, request, as_json=as_json, detach=detach))
+    if detach:
+        lease.release()
+        advance.detach(run_id)
+        print(run_id)
+        return
+    raise typer.Exit(advance.advance(store, run_id, shown=advance.watcher(), clock=clock, as_json=as_json))
+
+
+def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool, detach: bool) -> int:
+    """The key is taken: this call stands for the run that has it."""
+    run = Reader(store.database.connection).run(run_id)
+    if run.params != request.params:
+        raise UsageError(
+            f"the key '{request.run_key}' belongs to run {run_id}, which was started with {json.dumps(run.params)}",
+            "the same key with other parameters would be another run: choose another key",
+        )
+    if run.state == "finished":
+        _say(f"{run.job}/{run_id} has this key and has finished: {run.outcome}", run)
+        if as_json:
+            from ..render.jsonshape import print_run
+
+            print_run(Reader(store.database.connection), home(), run)
+        return status_of_run(run)
+    if run.held(home()):
+        _say(f"{run.job}/{run_id} has this key and is being advanced", None)
+        return 75
+    if detach:
+        advance.detach(run_id)
+        print(run_id)
+        return 0
+    return advance.advance(store, run_id, shown=advance.watcher(), as_json=as_json)
+
+
+def _say(line: str, run: Run | None) -> None:
+    # silent without a terminal, as cron wants it, unless a failure would otherwise go unheard
+    if sys.stderr.isatty() or (run is not None and run.outcome != "succeeded"):
+        hint = f"; go on with: agentrun resume {run.id}" if run is not None and run.outcome != "succeeded" else ""
+        print(f"agentrun: {line}{hint}", file=sys.stderr)
+
+
+def _tick(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_rfc3339(text)
+    except ValueError as error:
+        raise UsageError(f"--scheduled-time {text}: this is no RFC 3339 time", "for example 2026-11-20T10:00:00Z") from error

@@ -1,0 +1,46 @@
+"""`agentrun validate JOB...`: read job files as `run` would, and show everything that is wrong in them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import AgentrunError, JobFileError
+from ..render import jsonshape
+from ..render.problems import problem_lines
+from ..render.terminal import look_of, printable
+from ..render.words import count
+from ..spec.decode import load
+from . import complete as offers
+
+
+def validate(
+    jobs: Annotated[
+        list[str], typer.Argument(metavar="JOB...", help="Job files.", autocompletion=offers.complete_job_file)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+) -> int:
+    """Check job files and show everything that is wrong in them.
+
+    The exit status is 0 if all are right, 65 if one is wrong, 66 if one is not there.
+    """
+    status, shapes, look = 0, [], look_of(sys.stdout)
+    for path in jobs:
+        try:
+            job, _ = load(path)
+        except AgentrunError as error:
+            status = status or error.exit_code
+            if as_json:
+                shapes += jsonshape.refusal_shapes(path, error)
+            elif isinstance(error, JobFileError):
+                print("\n".join(problem_lines(error.problems, look)))
+            else:
+                print(printable(error.message))
+        else:
+            if not as_json:
+                print(f"{printable(path)}: ok, job {job.name}, {count(len(job.steps), 'step')}")
+    if as_json:
+        print(jsonshape.dumps(shapes))
+    return status

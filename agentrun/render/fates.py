@@ -1,0 +1,18 @@
+"""`resume --plan`: what would be reused and what would run, a line for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engine.reuse import Fate
+
+_MARKS = {"reuse": "=", "run": ">", "decide": "?"}
+
+
+def show_fates(fates: Sequence[Fate]) -> None:
+    """Print them to stdout, and the counts below."""
+    width = max((len(fate.step) for fate in fates), default=0)
+    for fate in fates:
+        print(f"{_MARKS[fate.fate]} {fate.fate:<6}  {fate.step:<{width}}  {fate.why}")
+    counts = {name: sum(fate.fate == name for fate in fates) for name in _MARKS}
+    print(f"{counts['reuse']} reused, {counts['run']} to run, {counts['decide']} decided when it is their turn")

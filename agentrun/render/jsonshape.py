@@ -1,0 +1,199 @@
+"""What `--json` prints: the shapes that are promised, each with its name and version under `schema`.
+
+Keys are added, never changed or taken away. Times are RFC 3339 in UTC with milliseconds, durations do not
+occur, `state` and `outcome` are the words of the record. `signal` is a number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AgentrunError, JobFileError
+from ..instants import rfc3339
+from ..store.folders import RunFolder
+from ..store.read import AttemptRow, Event, Reader, Run, StepRow
+from .status import Standing
+from .steps import complete
+from .times import rfc3339_or_none
+
+if TYPE_CHECKING:
+    from ..model import JSON, Job, Problem
+
+Shape = dict[str, Any]
+
+
+def run_shape(standing: Standing) -> Shape:
+    """A run."""
+    run = standing.run
+    return {
+        "schema": "agentrun.run/1",
+        "id": run.id,
+        "job": run.job,
+        "file": run.file,
+        "state": run.state,
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "interrupted": standing.interrupted,
+        "created_at": rfc3339(run.created_at),
+        "started_at": rfc3339_or_none(run.started_at),
+        "finished_at": rfc3339_or_none(run.finished_at),
+        "scheduled_time": rfc3339_or_none(run.scheduled_time),
+        "run_key": run.run_key,
+        "params": run.params,
+        "parent": run.parent,
+        "steps_done": run.steps_done,
+        "steps_total": run.steps_total,
+        "current_step": standing.current_step,
+        "error": run.error,
+        "exit_code": run.exit_code,
+        "resumes": run.resumes,
+    }
+
+
+def run_with_steps_shape(
+    standing: Standing, rows: Sequence[StepRow], attempts: Mapping[str, Sequence[AttemptRow]], folder: RunFolder
+) -> Shape:
+    """A run and its steps."""
+    shape = run_shape(standing)
+    shape["steps"] = [step_shape(row, attempts.get(row.instance, ()), folder) for row in rows]
+    return shape
+
+
+def print_run(reader: Reader, root: str, run: Run) -> None:
+    """Print a run and its steps to stdout: what `--json` of the commands that advance one ends with."""
+    attempts: dict[str, list[AttemptRow]] = {}
+    for attempt in reader.attempts(run.id):
+        attempts.setdefault(attempt.instance, []).append(attempt)
+    standing = Standing(run, run.interrupted(root), reader.active_steps(run.id))
+    rows = complete(reader.steps(run.id), reader.job_of(run))
+    print(dumps(run_with_steps_shape(standing, rows, attempts, RunFolder(root, run.id))))
+
+
+def dumps(value: JSON) -> str:
+    """JSON for stdout: indented for the eyes of a person, in one line for programs."""
+    return json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+
+
+def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder) -> Shape:
+    """A step of a run. `log` is the file of its last attempt, `attempts` a number, `history` the attempts."""
+    log = folder.log(row.instance, row.attempt)
+    return {
+        "id": row.instance.partition("[")[0],
+        "instance": row.instance,
+        "state": row.state,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "continued": row.covered,
+        "attempts": row.attempt,
+        "exit_code": row.exit_code,
+        "signal": row.signal,
+        "started_at": rfc3339_or_none(row.started_at),
+        "finished_at": rfc3339_or_none(row.finished_at),
+        "due_at": rfc3339_or_none(row.due),
+        "idempotency_key": row.idempotency_key,
+        "inputs": row.inputs,
+        "outputs": row.outputs,
+        "error": row.error,
+        "log": log if row.attempt and os.path.exists(log) else None,
+        "history": [attempt_shape(attempt) for attempt in attempts],
+    }
+
+
+def attempt_shape(attempt: AttemptRow) -> Shape:
+    """An attempt of a step."""
+    return {
+        "number": attempt.number,
+        "state": attempt.state,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal,
+        "error": attempt.error,
+        "exception": attempt.exception,
+        "started_at": rfc3339(attempt.started_at),
+        "finished_at": rfc3339_or_none(attempt.finished_at),
+        "cpu_ms": attempt.cpu_ms,
+        "max_rss_kib": attempt.max_rss_kib,
+        "output_bytes": attempt.output_bytes,
+    }
+
+
+def event_shape(event: Event) -> Shape:
+    """A line of the journal."""
+    return {
+        "schema": "agentrun.event/1",
+        "run": event.run_id,
+        "job": event.job,
+        "seq": event.seq,
+        "time": rfc3339(event.at),
+        "kind": event.kind,
+        "instance": event.instance,
+        "attempt": event.attempt,
+        "by": event.by,
+        "detail": event.detail,
+    }
+
+
+def line_shape(run: Run, instance: str, attempt: int, position: int, at: int, text: str) -> Shape:
+    """A line of a log. `attempt` 0 is the step's `if`; `position` counts from 1."""
+    return {
+        "schema": "agentrun.line/1",
+        "run": run.id,
+        "job": run.job,
+        "time": rfc3339(at),
+        "instance": instance,
+        "attempt": attempt,
+        "position": position,
+        "steps_total": run.steps_total,
+        "text": text,
+    }
+
+
+def problem_shape(problem: Problem) -> Shape:
+    """Something wrong in a job file."""
+    return {
+        "schema": "agentrun.problem/1",
+        "file": problem.path,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def refusal_shapes(path: str, error: AgentrunError) -> list[Shape]:
+    """The problems that an error is made of; any other error is one at the beginning of the file."""
+    if isinstance(error, JobFileError):
+        return [problem_shape(problem) for problem in error.problems]
+    return [problem_shape(Problem(path, 1, 1, error.message, hint=error.hint))]
+
+
+def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
+    """What a run of the job would do."""
+    return {
+        "schema": "agentrun.plan/1",
+        "job": job.name,
+        "file": file,
+        "deadline_ms": job.deadline,
+        "max_parallel": job.max_parallel or os.cpu_count() or 1,
+        "steps": [
+            {
+                "id": step.id,
+                "name": step.name,
+                "stage": stages[step.id],
+                "needs": list(step.needs),
+                "when": step.when,
+                "if": step.condition,
+                "timeout_ms": step.timeout,
+                "max_attempts": step.retry.max_attempts,
+                "continue_on_error": step.continue_on_error,
+                "on_interrupt": step.on_interrupt,
+                "line": step.line,
+            }
+            for step in job.steps
+        ],
+    }

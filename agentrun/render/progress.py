@@ -1,0 +1,231 @@
+"""The live view of a run on the terminal that it was started from.
+
+What has finished scrolls by, one line each; below it stands a block that is drawn again at each tick: how far
+the run is, how long it has taken, what is left by the median of earlier runs, and each step at work.
+
+    ✓ rates  0.3 s
+    quotes/7f3a  1 of 9 done  4.2 s, about 30 s left
+      step 2 of 9  quote  3.9 s
+
+The supervisor feeds it with the changes that it commits and asks for nothing back: no threads, one write for
+each drawing, at most one drawing for each `interval`, however many steps finish. Whatever goes wrong with the
+terminal ends the view and never the run. A process in the background draws nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from ..store.changes import AttemptStarted, Change, RunClosing, StepAsked, StepParked, StepSettled
+from ..store.read import Run
+from . import times, words
+from .status import command
+from .terminal import Look, fit, look_of, printable
+
+if TYPE_CHECKING:
+    from ..model import Job
+
+_INTERVAL = 200    # ms between two drawings
+_AT_ONCE = 20      # more steps that end between two drawings than this are only counted
+_STEP_LINES = 8    # of steps at work, in the block
+
+_BAD = ("failed", "timed_out", "over_budget", "cancelled")
+
+
+class Progress:
+    """One run's view. `interval` is the ms between ticks that it wants, None for no ticks."""
+
+    def __init__(self, stream: TextIO | None = None, look: Look | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._look = look or look_of(self._stream)
+        self._fixed_look = look
+        self._moves = self._look.terminal and os.environ.get("TERM", "dumb") != "dumb"
+        self.interval: int | None = _INTERVAL if self._moves else None
+        self._broken = False
+        self._block = 0                                         # lines of it on the screen
+        self._drawn_at: int | None = None
+        self._above: list[str] = []                             # lines that wait to scroll by
+        self._counted: dict[str, int] = {}                      # ends by outcome that were too many to show
+        self._at_work: dict[str, tuple[int, int, int]] = {}     # instance: position, attempt, since
+        self._parked: dict[str, tuple[int, int, int]] = {}      # instance: position, next attempt, due
+        self._ended = 0
+        self._closing: str | None = None
+        self._run: Run | None = None
+        self._since = 0
+
+    def begin(
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """The run is taken. `usual_ms`: the median of earlier runs; `active`: steps at work, if it is taken over."""
+        self._run, self._usual, self._name = run, usual_ms, f"{run.job}/{words.short_id(run.id)}"
+        # a run that was taken over has lost time to something else: neither sum nor rest would mean anything
+        fresh = run.resumes == 0 and run.steps_done == 0
+        self._since = run.started_at if fresh and run.started_at is not None else now
+        if not fresh:
+            self._usual = None
+        self._position = {step.id: step.index + 1 for step in job.steps}
+        for instance, _state in active:
+            self._at_work[instance] = (self._position.get(instance, 0), 0, now)
+        if not fresh:
+            self._above.append(f"{self._name} goes on: {run.steps_done} of {run.steps_total} steps are done")
+        self._safely(lambda: self._draw(now))
+
+    def changed(self, changes: Sequence[Change], now: int) -> None:
+        """These have been committed."""
+        self._safely(lambda: self._take_in(changes, now))
+
+    def tick(self, now: int) -> None:
+        """Time has passed."""
+        self._safely(lambda: self._draw_if_due(now))
+
+    def say(self, line: str) -> None:
+        """A line for the person at the terminal, above the block."""
+        self._above.append(printable(line))
+        self._safely(lambda: self._draw(self._drawn_at or self._since))
+
+    def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None:
+        """The supervisor lets go of the run: the block goes, the result stays, and `report` below it."""
+        self._safely(lambda: self._finish(run, now, report))
+
+    # ---- what has happened
+
+    def _take_in(self, changes: Sequence[Change], now: int) -> None:
+        for change in changes:
+            if isinstance(change, AttemptStarted):
+                self._parked.pop(change.instance, None)
+                self._at_work[change.instance] = (change.position + 1, change.number, change.at)
+            elif isinstance(change, StepAsked):
+                self._at_work[change.instance] = (change.position + 1, 0, change.at)
+            elif isinstance(change, StepParked):
+                position, attempt, _ = self._at_work.pop(change.instance, (0, 0, 0))
+                position = position or self._position.get(change.instance, 0)
+                self._parked[change.instance] = (position, attempt + 1, change.until)
+            elif isinstance(change, StepSettled):
+                self._settled(change)
+            elif isinstance(change, RunClosing):
+                self._closing = f"ending: {words.reason_words(change.reason)}"
+        self._draw_if_due(now)
+
+    def _settled(self, change: StepSettled) -> None:
+        self._ended += 1
+        parked = self._parked.pop(change.instance, None)
+        begun = self._at_work.pop(change.instance, None)
+        bad = change.outcome in _BAD
+        if len(self._above) >= _AT_ONCE and (not bad or len(self._above) >= 2 * _AT_ONCE):
+            self._counted[change.outcome] = self._counted.get(change.outcome, 0) + 1
+            return
+        look = self._look
+        parts = [look.paint(look.mark(change.outcome), *words.style(change.outcome)), change.instance]
+        if begun is not None and not parked:
+            parts[-1] += f"  {times.duration(change.at - begun[2])}"
+        line = " ".join(parts)
+        if change.outcome != "succeeded":
+            cause = printable(words.cause(change))
+            line += f"  {change.outcome}{': ' + cause if cause else ''}{' (the run goes on)' if change.covered else ''}"
+        self._above.append(line)
+
+    # ---- what is drawn
+
+    def _draw_if_due(self, now: int) -> None:
+        if self._drawn_at is None or now - self._drawn_at >= (self.interval or 0) or now < self._drawn_at:
+            self._draw(now)
+
+    def _draw(self, now: int) -> None:
+        if self._in_background():
+            return
+        self._drawn_at = now
+        if self._moves and self._fixed_look is None:
+            self._look = look_of(self._stream)  # the window may have another size now
+        self._put(self._scrolling() + (block := self._block_lines(now)), len(block))
+
+    def _finish(self, run: Run, now: int, report: Sequence[str]) -> None:
+        if self._in_background():
+            return
+        lines = [*self._scrolling(), *self._result(run, now, bool(report)), *report]
+        self._put(lines, 0)
+
+    def _put(self, lines: Sequence[str], block: int) -> None:
+        erase = f"\r\x1b[{self._block}A\x1b[J" if self._block else ""
+        self._block = block if self._moves else 0
+        text = erase + "".join(line + "\n" for line in lines)
+        if text:
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _scrolling(self) -> list[str]:
+        lines, self._above = self._above, []
+        counted, self._counted = self._counted, {}
+        for outcome, number in counted.items():
+            mark = self._look.paint(self._look.mark(outcome), *words.style(outcome))
+            lines.append(f"{mark} and {words.count(number, 'more step')}: {outcome}")
+        return lines
+
+    def _block_lines(self, now: int) -> list[str]:
+        if not self._moves or self._run is None:
+            return []
+        look, total = self._look, self._run.steps_total
+        width = (look.width or 80) - 1
+        done = self._run.steps_done + self._ended
+        head = f"{self._name}  {done} of {total} done  {self._clock(now)}"
+        lines = [look.paint(fit(head, width, look.dots), "bold")]
+        rest: list[tuple[int, str]] = []
+        for instance, (position, attempt, since) in self._at_work.items():
+            what = f" (attempt {attempt})" if attempt > 1 else "" if attempt else " (its `if`)"
+            rest.append((position, f"  step {position} of {total}  {instance}{what}  {times.duration(now - since)}"))
+        for instance, (position, attempt, due) in self._parked.items():
+            pause = times.duration(max(due - now, 0))
+            rest.append((position, f"  step {position} of {total}  {instance}  attempt {attempt} in {pause}"))
+        rest.sort()
+        room = max(1, min(_STEP_LINES, look.height - 3))
+        lines += [fit(line, width, look.dots) for _, line in rest[:room]]
+        if len(rest) > room:
+            lines.append(look.paint(f"  and {len(rest) - room} more at work", "dim"))
+        return lines
+
+    def _clock(self, now: int) -> str:
+        elapsed = now - self._since
+        if self._closing:
+            return f"{times.duration(elapsed)}, {self._closing}"
+        if self._usual is None:
+            return times.duration(elapsed)
+        left = self._usual - elapsed
+        if left > 0:
+            return f"{times.duration(elapsed)}, about {times.roughly(left)} left"
+        return f"{times.duration(elapsed)}, longer than its usual {times.duration(self._usual)}"
+
+    def _result(self, run: Run, now: int, reported: bool) -> list[str]:
+        look, took = self._look, times.duration((run.finished_at or now) - self._since)
+        done = f"{run.steps_done} of {words.count(run.steps_total, 'step')}"
+        if run.state != "finished":
+            return [f"{self._name} stopped after {took}, {done} done"]  # whoever stopped it says how it goes on
+        outcome = run.outcome or "failed"
+        mark = look.paint(f"{look.mark(outcome)} {self._name} {outcome}", "bold", *words.style(outcome))
+        if outcome == "succeeded":
+            return [f"{mark}: {words.count(run.steps_total, 'step')} in {took}"]
+        lines = [f"{mark} after {took}, {done} done" + (f": {printable(run.error)}" if run.error else "")]
+        if not reported:
+            lines.append(f"  its log:  {command('logs', run.id, '--failed')}")
+            lines.append(f"  go on:    {command('resume', run.id)}")
+        return lines
+
+    # ---- the terminal's own troubles
+
+    def _in_background(self) -> bool:
+        if not self._moves:
+            return False
+        try:
+            return os.tcgetpgrp(self._stream.fileno()) != os.getpgrp()
+        except (OSError, ValueError):  # not our controlling terminal, or none at all
+            return False
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            work()
+        except Exception:  # a view that fails must not end a run: not a closed terminal, nor a mistake of ours
+            self._broken = True
+            self.interval = None

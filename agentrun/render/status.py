@@ -1,0 +1,149 @@
+"""How runs stand: one row for each, and the head of a single one.
+
+A row's note says what a person would ask next: which steps are at work, why it failed, how an interrupted run
+goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..instants import rfc3339
+from ..store.folders import home
+from ..store.read import Run
+from . import times, words
+from .tables import Column, Row, table
+from .terminal import Look, printable
+
+_COLUMNS = (
+    Column("RUN"),
+    Column("JOB", cut=True),
+    Column("STATE"),
+    Column("STEPS", right=True, drop=1),
+    Column("STARTED", drop=3),
+    Column("TOOK", drop=2),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run, whether it was found interrupted, and its steps that run or wait, with their states."""
+
+    run: Run
+    interrupted: bool = False
+    active: Sequence[tuple[str, str]] = ()
+
+    @property
+    def word(self) -> str:
+        """Its state or, if it has one, its outcome."""
+        return "interrupted" if self.interrupted else self.run.outcome or self.run.state
+
+    @property
+    def current_step(self) -> str | None:
+        """The first step that runs, else the first that waits."""
+        at_work = [instance for instance, state in self.active if state == "running"]
+        return next(iter(at_work or [instance for instance, _ in self.active]), None)
+
+    def took(self, now: int) -> int | None:
+        """How long it has taken, in ms. Of an interrupted run that is not known."""
+        run = self.run
+        if run.started_at is None or self.interrupted:
+            return None
+        return (run.finished_at or now) - run.started_at
+
+
+def command(verb: str, *arguments: str, anywhere: bool = False) -> str:
+    """The command line to type for `verb`.
+
+    `anywhere`: it names the state folder, for whoever reads it in a mail and not where AGENTRUN_HOME is set.
+    """
+    parts = ["agentrun", verb, *(shlex.quote(argument) for argument in arguments)]
+    if anywhere and os.environ.get("AGENTRUN_HOME"):
+        parts.insert(0, f"AGENTRUN_HOME={shlex.quote(home())}")
+    return " ".join(parts)
+
+
+def overview(standings: Sequence[Standing], look: Look, now: int) -> list[str]:
+    """The table of several runs."""
+    rows = []
+    for standing in standings:
+        run = standing.run
+        cells = (
+            run.id,
+            run.job,
+            standing.word,
+            f"{run.steps_done}/{run.steps_total}",
+            times.short(run.started_at or run.created_at, now),
+            times.duration(standing.took(now)),
+        )
+        rows.append(Row(cells, {2: words.style(standing.word)}, _note(standing)))
+    return table(_COLUMNS, rows, look)
+
+
+def _note(standing: Standing) -> str:
+    run = standing.run
+    if standing.interrupted:
+        return f"go on: {command('resume', run.id)}"
+    if run.state == "queued":
+        return f"not started: {command('resume', run.id)}"
+    if run.state != "finished":
+        return at_work(standing.active)
+    return _why(run)
+
+
+def _why(run: Run) -> str:
+    if run.state != "finished" or run.outcome == "succeeded":
+        return ""
+    return printable(run.error or words.reason_words(run.reason))
+
+
+def at_work(active: Sequence[tuple[str, str]]) -> str:
+    """Which steps run and wait: the first three by name."""
+    names = [instance if state == "running" else f"{instance} (waiting)" for instance, state in active[:3]]
+    if len(active) > 3:
+        names.append(f"and {len(active) - 3} more")
+    return ", ".join(names)
+
+
+def head(standing: Standing, look: Look, now: int) -> list[str]:
+    """What there is to say of one run, above its steps."""
+    run = standing.run
+    error = _why(run)
+    state = look.paint(standing.word, "bold", *words.style(standing.word))
+    lines = [f"{look.paint(run.job, 'bold')}  {state}" + (f": {error}" if error else "")]
+    facts = [("run", run.id), ("file", printable(run.file))]
+    took = standing.took(now)
+    if run.started_at is not None:
+        ending = f", took {times.duration(took)}" if run.finished_at else ""
+        facts.append(("started", times.full(run.started_at) + ending))
+        if took is not None and not run.finished_at:
+            facts.append(("elapsed", times.duration(took)))
+    facts.append(("steps", f"{run.steps_done} of {run.steps_total} done"))
+    if run.scheduled_time is not None:
+        facts.append(("tick", rfc3339(run.scheduled_time)))
+    if run.run_key is not None:
+        facts.append(("key", printable(run.run_key)))
+    for name, value in run.params.items():
+        facts.append(("param", f"{name} = {printable(value if isinstance(value, str) else words.compact(value))}"))
+    if run.parent:
+        facts.append(("parent", run.parent))
+    if run.resumes:
+        facts.append(("resumed", words.count(run.resumes, "time")))
+    if run.closing and run.state == "running":
+        facts.append(("ending", f"{run.closing}, since {times.short(run.closing_at, now)}"))
+    return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in facts]
+
+
+def advice(standing: Standing) -> str | None:
+    """What to do about a run that does not go on by itself."""
+    run = standing.run
+    if standing.interrupted:
+        return f"nobody advances this run; it goes on with: {command('resume', run.id)}"
+    if run.state == "finished" and run.outcome not in ("succeeded", None):
+        return f"it goes on from there with: {command('resume', run.id)}"
+    if run.state == "queued":
+        return f"it has not started; it does with: {command('resume', run.id)}"
+    return None

@@ -1,0 +1,122 @@
+"""How states, outcomes and causes are called: one place, so that every command says the same.
+
+The words of `state` and `outcome` themselves are those of the design; here stands what explains them: `exit
+status 127 (command not found)`, `timed out after 2m`, `something it needs failed`.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from typing import Protocol
+
+_EXITS = {126: "cannot be executed", 127: "command not found"}
+
+_REASONS = {
+    "if": "its `if` said no",
+    "if_failed": "its `if` failed",
+    "upstream": "something that it needs failed",
+    "no_failure": "nothing failed",
+    "on_interrupt": "interrupted; its on_interrupt decided",
+    "interrupted": "interrupted too often",
+    "cancel": "cancelled",
+    "deadline": "the run's deadline",
+    "budget": "the run's budget",
+    "timeout": "its timeout",
+    "exit": "exit status",
+    "signal": "ended by a signal",
+    "spawn": "could not be started",
+    "inputs": "its inputs are not there",
+    "outputs": "its outputs are not as declared",
+    "shutdown": "stopped together with agentrun",
+}
+
+_STYLES = {
+    "succeeded": ("green",),
+    "running": ("cyan",),
+    "waiting": ("cyan",),
+    "queued": ("dim",),
+    "skipped": ("dim",),
+    "interrupted": ("yellow",),
+    "cancelled": ("yellow",),
+}
+
+
+class Ended(Protocol):
+    """What a step and an attempt have in common."""
+
+    @property
+    def outcome(self) -> str | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+def style(word: str) -> tuple[str, ...]:
+    """The colour of a state or an outcome; what is not known better is bad news."""
+    return _STYLES.get(word, ("red",))
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL`; `signal 64` for one without a name."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def exit_words(code: int) -> str:
+    """`exit status 127 (command not found)`."""
+    meaning = _EXITS.get(code)
+    return f"exit status {code} ({meaning})" if meaning else f"exit status {code}"
+
+
+def cause(what: Ended) -> str:
+    """Why something ended as it did, in a few words; empty where it succeeded or has not ended."""
+    if what.outcome is None or what.outcome == "succeeded":
+        return ""
+    reason = what.reason
+    if reason == "exit" or (reason is None and what.exit_code):
+        words = exit_words(what.exit_code) if what.exit_code is not None else ""
+    elif what.signal is not None and reason in ("signal", None):
+        words = f"ended by {signal_name(what.signal)}"
+    else:
+        words = reason_words(reason)
+    if not what.error or what.error in words:
+        return words
+    return what.error if not words or words in what.error else f"{words}: {what.error}"
+
+
+def reason_words(reason: str | None) -> str:
+    """A reason of the record in words; one that is not known here as it is."""
+    return _REASONS.get(reason or "", reason or "")
+
+
+def count(number: int, thing: str, things: str | None = None) -> str:
+    """`1 step`, `12 steps`."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
+
+
+def short_id(run_id: str) -> str:
+    """How a run is called in a line of a log: the end of its id, which differs most."""
+    return run_id[-4:]
+
+
+def size(number: int) -> str:
+    """Bytes as people read them: `812 B`, `12 KiB`, `1.4 GiB`."""
+    value, units = float(number), ["TiB", "GiB", "MiB", "KiB", "B"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop()
+    return f"{value:.1f} {units[-1]}" if value < 10 and units[-1] != "B" else f"{value:.0f} {units[-1]}"
+
+
+def compact(value: object) -> str:
+    """A value as JSON in one line."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

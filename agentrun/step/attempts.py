@@ -1,0 +1,451 @@
+"""The attempts that a shim holds: from the order to the result, to the last of what it left behind.
+
+    held ──▶ running ──────────────▶ recorded ──▶ gone
+      │         │ timeout, end          ▲  │ what it left: until the next attempt of its
+      │         ▼                       │  │ instance or the sweep, then ended likewise
+      │      ending: TERM, grace, KILL ─┘  ▼
+      └─▶ recorded (ended before it began)
+
+An attempt is over when its leader is: what is in the pipe goes to the log, then the result to the file, then the
+bell rings, and only then anything is cleaned up. One that we end is over when its whole tree is. The next attempt of
+an instance is held until what earlier ones left is gone, so two never run at the same time.
+
+No step here waits: everything is driven by the death of children, by bytes in pipes, and by one heap of due times.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
+import fcntl
+import os
+import time
+from heapq import heapify, heappop, heappush
+
+from . import tree
+from .boot import boot_id
+from .launch import Launcher, SpawnFailed, start_removal
+from .logs import LogWriter
+from .results import Result, append, open_results
+from .tree import Family, Key, Kin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..store.folders import RunFolder
+
+    Watch = Callable[[int, Callable[[], None] | None], None]
+
+SMALL_PIPE = 65_536     # what Linux gives
+LARGE_PIPE = 1 << 20    # what an ordinary user may have
+TURN = 4 << 20          # bytes of one pipe before the others have their turn
+RETRY_WRITE = 1.0       # seconds until a result that the disk refused is written again
+STRAY_GRACE = 2_000
+SETTLE = 0.002          # seconds without an order after which there is time to clean up
+
+
+class Attempt:
+    """One order and what became of it."""
+
+    __slots__ = (
+        "begun",
+        "begun_at",
+        "cause",
+        "due",
+        "ending",
+        "epoch",
+        "error",
+        "fifo",
+        "key",
+        "killing",
+        "kin",
+        "leave",
+        "log",
+        "order",
+        "pipe",
+        "recorded",
+        "result",
+        "wide",
+    )
+
+    def __init__(self, order: dict[str, Any], epoch: int, kin: Kin | None = None) -> None:
+        self.order = order
+        self.key: Key = (order["instance"], order["attempt"])
+        self.kin = kin or Kin(self.key)
+        self.leave: bool = bool(order.get("leave_running"))
+        self.epoch = epoch
+        self.pipe = -1
+        self.wide = False
+        self.fifo = ""
+        self.log: LogWriter | None = None
+        self.begun = False       # it has or had a process
+        self.begun_at = _wall()
+        self.due: float | None = None
+        self.cause: str | None = None
+        self.ending = False
+        self.killing = 0         # rounds so far
+        self.result: Result | None = None
+        self.recorded = False
+
+
+class Attempts:
+    """All attempts of one shim. `bell` rings when a result was written."""
+
+    def __init__(
+        self, folder: RunFolder, env: dict[str, str], umask: int, watch: Watch, bell: Callable[[], None]
+    ) -> None:
+        self.family = Family(folder)
+        self._folder = folder
+        self._launcher = Launcher(folder, env, umask)
+        self._results = open_results(folder.results)
+        self._watch = watch
+        self._bell = bell
+        self._open: dict[Key, Attempt] = {}   # without a result in the file
+        self._left: dict[Key, Attempt] = {}   # with one, but not gone
+        self._held: list[Attempt] = []
+        self._due: list[tuple[float, int, Attempt]] = []
+        self._count = 0
+        self._buffer = bytearray(SMALL_PIPE)
+        self._large: bytearray | None = None
+        self._wide = 0                        # pipes that were made large
+        self._trash: list[Attempt] = []
+        self._trash_at = 0.0
+        self._strays = Attempt({"instance": "", "attempt": -1}, 0, self.family.strays)
+        self._strays.recorded = self._strays.begun = True
+
+    # ---- orders
+
+    def running(self) -> list[Key]:
+        """Attempts whose result is not in the file yet."""
+        return list(self._open)
+
+    def start(self, order: dict[str, Any], epoch: int) -> None:
+        attempt = Attempt(order, epoch)
+        if attempt.key in self._open:
+            return  # said twice
+        instance = attempt.key[0]
+        before = [one for one in self._left.values() if one.key[0] == instance and not one.leave]
+        if before or any(key[0] == instance for key in self._open):
+            self._open[attempt.key] = attempt
+            self._held.append(attempt)
+            for one in before:
+                self._end(one, None, _grace(one.order))
+        else:
+            self._open[attempt.key] = attempt
+            self._launch(attempt)
+
+    def end(self, key: Key, cause: str, grace_ms: int) -> None:
+        """End an attempt; one that is over already has its result, and this changes nothing."""
+        attempt = self._open.get(key)
+        if attempt:
+            self._end(attempt, cause, grace_ms)
+
+    def end_all(self, cause: str) -> None:
+        """End every attempt that is not over, and what ended ones left."""
+        for attempt in list(self._open.values()):
+            self._end(attempt, cause, _grace(attempt.order))
+        self.sweep()
+
+    def sweep(self) -> None:
+        """End all that attempts left behind, but those of `leave_running`. `swept` tells when that is done."""
+        self.family.look()
+        for attempt in list(self._left.values()):
+            if not attempt.leave:
+                self._end(attempt, None, _grace(attempt.order))
+        if self.family.strays.orphans:
+            self._end(self._strays, None, STRAY_GRACE)
+
+    @property
+    def swept(self) -> bool:
+        return not self.family.strays.orphans and all(one.leave for one in self._left.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing is left that must not be."""
+        return not self._open and self.swept
+
+    def draining(self) -> bool:
+        """Whether something that may be left running still writes into its pipe."""
+        return any(one.pipe >= 0 for one in self._left.values())
+
+    # ---- the life of one
+
+    def _launch(self, attempt: Attempt) -> None:
+        attempt.begun_at = _wall()
+        attempt.fifo = self._folder.fifo(*attempt.key)
+        try:
+            pid, attempt.pipe = self._launcher.launch(attempt.order)
+        except (SpawnFailed, KeyError) as error:
+            failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
+            self._record(attempt, failed.code, None, failed.message)
+            return
+        attempt.begun = True
+        self.family.born(attempt.kin, pid, attempt.fifo)
+        attempt.log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
+        self._watch(attempt.pipe, lambda: self._readable(attempt))
+        timeout = attempt.order.get("timeout")
+        if timeout is not None:
+            self._at(attempt, timeout / 1000)
+        self.clean()
+
+    def reap(self) -> None:
+        """Children have died: record what is over, look at who came to us, clean up."""
+        touched: list[Attempt] = []
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            kin = self.family.died(pid)
+            attempt = kin and (self._open.get(kin.key) or self._left.get(kin.key))
+            if attempt and attempt.kin is kin:
+                touched.append(attempt)
+                if attempt.result is None and not kin.leader and attempt.key in self._open:
+                    self._leader_ended(attempt, pid, status, usage)
+            elif kin is self.family.strays:
+                touched.append(self._strays)
+        self.family.look()
+        for attempt in touched:
+            self._settle(attempt)
+
+    def _leader_ended(self, attempt: Attempt, pid: int, status: int, usage: Any) -> None:
+        if attempt.pipe >= 0:
+            self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
+        code = os.waitstatus_to_exitcode(status)
+        attempt.result = self._result(attempt, code if code >= 0 else None, -code if code < 0 else None, usage)
+        if not attempt.ending:
+            attempt.due = None
+            self._write(attempt)
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Go on with an attempt of which a process has died."""
+        if attempt.kin.alive:
+            if attempt.recorded and not attempt.ending:
+                attempt.kin.remember()
+            return
+        if attempt is self._strays:
+            attempt.ending, attempt.killing = False, 0
+            return
+        if not attempt.recorded:
+            if attempt.pipe >= 0:
+                self._drain(attempt, LARGE_PIPE)
+            self._write(attempt)
+        if attempt.recorded and (attempt.pipe < 0 or attempt.ending or self._drain(attempt, LARGE_PIPE)):
+            self._gone(attempt)
+
+    def _gone(self, attempt: Attempt) -> None:
+        attempt.due = None
+        self._left.pop(attempt.key, None)
+        self.family.gone(attempt.kin, attempt.fifo)
+        self._close_pipe(attempt)
+        if attempt.log:
+            attempt.log.close()
+        self._trash.append(attempt)
+        self._trash_at = time.monotonic() + SETTLE
+        waiting = [one for one in self._held if one.key[0] == attempt.key[0]]
+        for one in waiting:
+            self._held.remove(one)
+            del self._open[one.key]
+            self.start(one.order, one.epoch)
+
+    def clean(self) -> None:
+        """Remove pipes and temporary folders of what is gone.
+
+        Not before the next order is under way: to remove a folder takes longer than all else that we do for an
+        attempt, and while its process starts there is time for it.
+        """
+        trash, self._trash = self._trash, []
+        for attempt in trash:
+            try:
+                os.unlink(attempt.fifo)
+            except OSError:
+                pass
+            tmp = self._folder.tmp(*attempt.key)
+            try:
+                os.rmdir(tmp)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if pid := start_removal(tmp):
+                    self.family.ignored.add(pid)
+
+    def _record(self, attempt: Attempt, code: int | None, cause: str | None, error: str | None) -> None:
+        """The end of an attempt that never had a process."""
+        attempt.cause = cause
+        attempt.result = self._result(attempt, code, None, None)
+        attempt.result.spawn_error = error
+        self._write(attempt)
+        if attempt.recorded:
+            self._gone(attempt)
+
+    def _result(self, attempt: Attempt, code: int | None, number: int | None, usage: Any) -> Result:
+        return Result(
+            {
+                "instance": attempt.key[0],
+                "attempt": attempt.key[1],
+                "epoch": attempt.epoch,
+                "boot_id": boot_id(),
+                "started_at": attempt.begun_at,
+                "exit_code": code,
+                "signal": number,
+                "cpu_ms": int((usage.ru_utime + usage.ru_stime) * 1000) if usage else 0,
+                "max_rss_kib": usage.ru_maxrss if usage else 0,
+            }
+        )
+
+    def _write(self, attempt: Attempt) -> None:
+        """The attempt is over: say so in the file, then ring. A disk that refuses is asked again."""
+        result = attempt.result
+        assert result is not None
+        result.ended_by = attempt.cause
+        if result.ended_at is None:
+            result.ended_at = max(_wall(), attempt.begun_at)
+            result.output_bytes = attempt.log.size if attempt.log else 0
+        try:
+            append(self._results, result)
+        except OSError:
+            self._at(attempt, RETRY_WRITE)
+            return
+        attempt.recorded = True
+        del self._open[attempt.key]
+        self._left[attempt.key] = attempt
+        self._bell()
+
+    # ---- ends and due times
+
+    def _end(self, attempt: Attempt, cause: str | None, grace_ms: int) -> None:
+        """TERM now, KILL after `grace_ms`. Ending what is being ended can only make it sooner."""
+        if attempt.result is not None and not attempt.recorded and not attempt.ending:
+            return  # over; its result waits for room on the disk
+        if not attempt.begun:
+            self._held.remove(attempt)
+            self._record(attempt, None, cause, None)
+            return
+        if attempt.ending:
+            if not attempt.killing and attempt.due and time.monotonic() + grace_ms / 1000 < attempt.due:
+                self._at(attempt, grace_ms / 1000)
+            return
+        attempt.ending = True
+        if not attempt.recorded:
+            attempt.cause = cause
+        self.family.look()
+        if not attempt.kin.alive:
+            self._settle(attempt)
+            return
+        tree.signal_kin(attempt.kin, _signal.SIGTERM)
+        tree.signal_kin(attempt.kin, _signal.SIGCONT)  # who is stopped cannot hear the first
+        self._at(attempt, grace_ms / 1000)
+
+    def _kill(self, attempt: Attempt) -> None:
+        """Stop and kill its tree until it is empty; give others their turn every 20 ms."""
+        until = time.monotonic() + 0.02
+        while attempt.kin.alive and time.monotonic() < until:
+            tree.kill_kin(attempt.kin)
+            self.reap()
+        if attempt.kin.alive:
+            attempt.killing += 1
+            self._at(attempt, min(1.0, 0.002 * 2**attempt.killing))
+
+    def _expired(self, attempt: Attempt) -> None:
+        if attempt.result and not attempt.recorded and not (attempt.ending and attempt.kin.alive):
+            self._write(attempt)
+            if attempt.recorded:
+                self._settle(attempt)
+        elif attempt.ending:
+            self._kill(attempt)
+        else:
+            self._end(attempt, "timeout", _grace(attempt.order))
+
+    def _at(self, attempt: Attempt, seconds: float) -> None:
+        attempt.due = time.monotonic() + seconds
+        self._count += 1
+        if len(self._due) > 64 + 4 * (len(self._open) + len(self._left)):
+            # most are of attempts that ended long before their timeout, and each keeps one in memory
+            self._due = [entry for entry in self._due if entry[2].due == entry[0]]
+            heapify(self._due)
+        heappush(self._due, (attempt.due, self._count, attempt))
+
+    def tick(self) -> float | None:
+        """Do what is due; seconds until the next due time, None if there is none."""
+        wait = None
+        while self._due:
+            when, _, attempt = self._due[0]
+            if attempt.due != when:  # an end came first
+                heappop(self._due)
+                continue
+            wait = when - time.monotonic()
+            if wait > 0:
+                break
+            heappop(self._due)
+            attempt.due = wait = None
+            self._expired(attempt)
+        if self._trash:
+            left = self._trash_at - time.monotonic()
+            if left <= 0:
+                self.clean()
+            else:
+                wait = left if wait is None else min(wait, left)
+        return wait
+
+    # ---- output
+
+    def _readable(self, attempt: Attempt) -> None:
+        if self._drain(attempt, TURN) and attempt.recorded and not attempt.kin.alive:
+            self._gone(attempt)
+
+    def _drain(self, attempt: Attempt, limit: int) -> bool:
+        """Take up to `limit` bytes from its pipe into its log. True once nobody can write into it any more."""
+        log = attempt.log
+        if attempt.pipe < 0 or log is None:
+            return True
+        taken = 0
+        while taken < limit:
+            buffer = self._large if attempt.wide and self._large else self._buffer
+            try:
+                count = os.readv(attempt.pipe, [buffer])
+            except BlockingIOError:
+                return False
+            if not count:
+                self._close_pipe(attempt)
+                return True
+            with memoryview(buffer) as view:
+                log.write(view[:count], _wall())
+            taken += count
+            if count == SMALL_PIPE and not attempt.wide:
+                self._widen(attempt)
+        return False
+
+    def _widen(self, attempt: Attempt) -> None:
+        """A step that fills its pipe gets a larger one, and all such one large buffer."""
+        attempt.wide = True
+        self._wide += 1
+        if self._large is None:
+            self._large = bytearray(LARGE_PIPE)
+        try:
+            fcntl.fcntl(attempt.pipe, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
+        except OSError:
+            pass  # the user's pages for pipes are used up: slower, nothing else
+
+    def _close_pipe(self, attempt: Attempt) -> None:
+        if attempt.pipe < 0:
+            return
+        self._watch(attempt.pipe, None)
+        os.close(attempt.pipe)
+        attempt.pipe = -1
+        if attempt.wide:
+            attempt.wide = False
+            self._wide -= 1
+            if not self._wide:
+                self._large = None
+
+
+def _wall() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _grace(order: dict[str, Any]) -> int:
+    grace = order.get("grace")
+    return 10_000 if grace is None else int(grace)

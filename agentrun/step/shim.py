@@ -1,0 +1,433 @@
+"""The shim: the small process that holds the step processes of one run, and survives the supervisor.
+
+It is forked from the very young supervisor, makes its own session, becomes the subreaper of all that its steps
+start, takes byte 1 of the run's lock file and listens on the run's socket. It serves one supervisor at a time. A
+newer one (its epoch is not lower) replaces the old; what the old one said and was not read was never said.
+
+    event                     what it does
+    frame of the supervisor   starts, ends, sweeps (attempts.py); what it says is in protocol.py
+    supervisor hangs up       starts a new one at once; the next ones after growing pauses, max_restarts in all
+    restarts used up          ends what it holds, says so on the stderr that it inherited, ends
+    goodbye                   sweeps, removes the socket, lets go of the lock, hangs up, ends
+    hang-up before open       ends: there is no run yet
+    TERM, INT, HUP, …         nothing: whoever wants the run to end says so to the supervisor
+
+Killed at any instant it leaves: a lock that the kernel freed, an end of file at the supervisor, results that are
+whole lines, and processes that carry the run's tag (tree.py finds them). What is left running by permission after a
+goodbye keeps its output: the shim then stays as a mere drain, without lock, socket or the terminal.
+
+It imports only what it needs (see protocol.py), and everything before its first order: an upgrade of the program
+under a run changes nothing for it.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
+import _socket
+import gc
+import os
+import select
+import sys
+import time
+
+from ..store.folders import RunFolder
+from ..store.locks import SHIM, try_lock
+from .attempts import Attempts
+from .launch import start_supervisor
+from .protocol import VERSION, Wire, stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .protocol import Message
+
+PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each restart; the last for all that follow
+IGNORED = (
+    _signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE, _signal.SIGUSR1,
+    _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU,
+)
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Peer:
+    """A connection. `epoch` is -1 until it said who it is."""
+
+    __slots__ = ("epoch", "wire", "writing")
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.epoch = -1
+        self.writing = False
+
+
+class Shim:
+    """State of the process; `run` is its life."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._poll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._peers: dict[int, Peer] = {}
+        self._supervisor: Peer | None = None    # the one that is served
+        self._attempts: Attempts | None = None
+        self._folder: RunFolder | None = None
+        self._lock = self._listener = -1
+        self._socket: _socket.socket | None = None
+        self._epoch = 0
+        self._sweeping = False
+        self._closing: str | None = None         # "goodbye" or "lost": nothing new, and then the end
+        self._over = False
+        self._restart: list[str] | None = None
+        self._max_restarts = self._restarts = 0
+        self._restart_at: float | None = None
+        self._restarted = 0                      # pid of the supervisor that we started last
+        self._umask = os.umask(0o077)
+        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._woken = _catch_signals()
+        self._watch(self._woken, self._on_signal)
+        self._add(sock)
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Until there is nothing left to hold and nobody left to serve."""
+        while not self._over:
+            wait = self._tick()
+            if self._over:
+                break
+            for fd, _ in self._poll.poll(wait):
+                handler = self._handlers.get(fd)
+                if handler:
+                    handler()
+
+    def _tick(self) -> float | None:
+        """Do what is due; seconds until the next, None if only an event can bring it."""
+        wait = self._attempts.tick() if self._attempts else None
+        if self._restart_at is not None:
+            left = self._restart_at - time.monotonic()
+            if left <= 0:
+                self._start_supervisor()
+                return 0
+            wait = left if wait is None else min(wait, left)
+        self._look_for_an_end()
+        return wait
+
+    def _look_for_an_end(self) -> None:
+        attempts = self._attempts
+        if self._sweeping and attempts and attempts.swept:
+            self._sweeping = False
+            self._say({"is": "swept"})
+        if self._closing and (attempts is None or attempts.idle):
+            self._finish()
+
+    def _watch(self, fd: int, handler: Callable[[], None] | None) -> None:
+        if handler is None:
+            del self._handlers[fd]
+            self._poll.unregister(fd)
+        else:
+            self._poll.register(fd, select.EPOLLIN)
+            self._handlers[fd] = handler
+
+    def _on_signal(self) -> None:
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            pass
+        attempts = self._attempts
+        if attempts is None:
+            return
+        ours = self._restarted in attempts.family.ignored
+        attempts.reap()
+        if ours and self._restarted not in attempts.family.ignored:
+            self._restarted = 0
+            if self._supervisor is None and self._restart_at is None and not self._closing:
+                self._lost()  # it ended without ever connecting
+
+    # ---- peers
+
+    def _add(self, sock: _socket.socket) -> None:
+        peer = Peer(Wire(sock))
+        self._peers[peer.wire.fileno()] = peer
+        self._watch(peer.wire.fileno(), lambda: self._on_peer(peer))
+
+    def _accept(self) -> None:
+        assert self._socket
+        try:
+            fd, _ = self._socket._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        self._add(stream(fd))
+
+    def _on_peer(self, peer: Peer) -> None:
+        peer.wire.flush()
+        for message in peer.wire.receive():
+            self._handle(peer, message)
+        if peer.wire.eof:
+            self._hung_up(peer)
+        else:
+            self._mind(peer)
+
+    def _mind(self, peer: Peer) -> None:
+        """Watch for writing exactly while something waits to be written."""
+        writing = peer.wire.pending > 0
+        if writing != peer.writing:
+            peer.writing = writing
+            self._poll.modify(peer.wire.fileno(), select.EPOLLIN | (select.EPOLLOUT if writing else 0))
+
+    def _say(self, message: Message) -> None:
+        if self._supervisor:
+            self._supervisor.wire.send(message)
+            self._mind(self._supervisor)
+
+    def _ring(self) -> None:
+        """Bells that were not heard yet are one bell."""
+        if self._supervisor and not self._supervisor.wire.pending:
+            self._say({"is": "bell"})
+
+    def _part(self, peer: Peer, last: Message | None = None) -> None:
+        """Hang up, after a last word if the kernel takes it."""
+        fd = peer.wire.fileno()
+        if last:
+            peer.wire.send(last)
+        if self._peers.pop(fd, None):
+            self._watch(fd, None)
+        peer.wire.close()
+        if peer is self._supervisor:
+            self._supervisor = None
+
+    def _hung_up(self, peer: Peer) -> None:
+        was = peer is self._supervisor
+        self._part(peer)
+        if self._attempts is None:
+            self._over = True  # before `open` there is no run
+        elif was and not self._closing:
+            self._lost()
+
+    # ---- what peers say
+
+    def _handle(self, peer: Peer, message: Message) -> None:
+        kind = message.get("is")
+        if peer is self._supervisor:
+            assert self._attempts
+            if kind == "start":
+                self._attempts.start(message["order"], peer.epoch)
+            elif kind == "end":
+                key = (message["instance"], message["attempt"])
+                self._attempts.end(key, message["cause"], message["grace"])
+            elif kind == "sweep":
+                self._attempts.sweep()
+                self._sweeping = True
+            elif kind == "goodbye":
+                self._goodbye()
+        elif kind == "open" and self._attempts is None:
+            self._open(peer, message)
+        elif kind == "connect":
+            self._connect(peer, message)
+
+    def _open(self, peer: Peer, message: Message) -> None:
+        """The first frame: which run this is. Refused if another shim holds it or the folder is not usable."""
+        folder = RunFolder.at(message["folder"])
+        try:
+            self._lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not try_lock(self._lock, SHIM):
+                raise BlockingIOError(11, "another shim holds this run")
+            self._listen(folder)
+            self._attempts = Attempts(folder, message["env"], message["umask"], self._watch, self._ring)
+        except OSError as error:
+            self._part(peer, {"is": "refused", "why": f"{folder.path}: {error.strerror or error}"})
+            self._over = True
+            return
+        self._folder = folder
+        self._restart = message["restart"]
+        self._max_restarts = message["max_restarts"]
+        self._serve(peer, message["epoch"])
+
+    def _listen(self, folder: RunFolder) -> None:
+        """Bind the socket by a path that is short however long the folder's is (108 bytes are the limit)."""
+        handle = os.open(folder.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                os.unlink(folder.socket)  # of a shim that was killed: the lock is ours
+            except FileNotFoundError:
+                pass
+            self._socket = stream()
+            self._socket.bind(f"/proc/self/fd/{handle}/{os.path.basename(folder.socket)}")
+            self._socket.listen(16)
+        finally:
+            os.close(handle)
+        self._watch(self._socket.fileno(), self._accept)
+
+    def _connect(self, peer: Peer, message: Message) -> None:
+        if message.get("version") != VERSION:
+            why = f"its shim speaks version {VERSION} of the protocol, and this program {message.get('version')}"
+            self._part(peer, {"is": "refused", "why": why})
+        elif message["epoch"] < self._epoch:
+            self._part(peer, {"is": "refused", "why": "a newer supervisor was here already"})
+        elif self._closing == "goodbye":
+            self._part(peer, {"is": "refused", "why": "it is being closed"})
+        else:
+            self._closing = None
+            if self._supervisor:
+                self._part(self._supervisor, {"is": "replaced"})
+            self._serve(peer, message["epoch"])
+
+    def _serve(self, peer: Peer, epoch: int) -> None:
+        assert self._attempts
+        self._supervisor = peer
+        self._epoch = peer.epoch = epoch
+        self._sweeping = False
+        self._restart_at = None
+        self._say({"is": "hello", "version": VERSION, "pid": os.getpid(), "running": self._attempts.running()})
+
+    # ---- without a supervisor
+
+    def _lost(self) -> None:
+        """Nobody supervises: start somebody, or give up."""
+        if self._restart is None or self._restarts >= self._max_restarts:
+            assert self._attempts
+            self._closing = "lost"
+            self._attempts.end_all("lost")
+        else:
+            pause = PAUSES[min(self._restarts, len(PAUSES) - 1)]
+            self._restart_at = time.monotonic() + pause
+
+    def _start_supervisor(self) -> None:
+        assert self._attempts and self._restart is not None
+        self._restart_at = None
+        self._restarts += 1
+        try:
+            self._restarted = start_supervisor(self._restart, self._umask, self._home)
+            self._attempts.family.ignored.add(self._restarted)
+        except (OSError, ValueError):
+            self._lost()
+
+    # ---- the end
+
+    def _goodbye(self) -> None:
+        assert self._attempts
+        self._closing = "goodbye"
+        self._stop_listening()
+        self._attempts.end_all("shutdown")
+
+    def _stop_listening(self) -> None:
+        if self._socket and self._folder:
+            try:
+                os.unlink(self._folder.socket)
+            except OSError:
+                pass
+            self._watch(self._socket.fileno(), None)
+            self._socket.close()
+            self._socket = None
+
+    def _finish(self) -> None:
+        """Nothing is held any more: let go of the run, then hang up, so that who waits for that finds it free."""
+        if self._attempts:
+            self._attempts.clean()
+        self._stop_listening()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if self._supervisor:
+            self._supervisor.wire.flush()
+        for peer in list(self._peers.values()):
+            self._part(peer)
+        if self._closing == "lost":
+            self._complain()
+        if self._attempts and self._attempts.draining():
+            _let_go_of_everything(self._home)
+            while self._attempts.draining():
+                for fd, _ in self._poll.poll():
+                    handler = self._handlers.get(fd)
+                    if handler:
+                        handler()
+        self._over = True
+
+    def _complain(self) -> None:
+        assert self._folder
+        run = self._folder.run_id
+        text = (
+            f"agentrun: the supervisor of run {run} ended unexpectedly, {self._restarts} restarts did not help, "
+            f"and its steps were ended; to go on: agentrun resume {run}\n"
+        )
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            pass
+
+
+def serve(sock: _socket.socket) -> None:
+    """What the forked child does instead of going on: be the shim, to its end."""
+    gc.freeze()  # what the supervisor had loaded is not ours to collect; touching it would copy its pages
+    os.setsid()
+    _become_subreaper()
+    _tidy_descriptors(sock.fileno())
+    Shim(sock).run()
+
+
+def _become_subreaper() -> None:
+    """prctl(2) has no other door from Python; `ctypes` itself is ten times as large as the C module it wraps."""
+    try:
+        import _ctypes
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+        failed = _ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    except (ImportError, AttributeError, TypeError):
+        import ctypes
+
+        failed = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if failed:
+        raise OSError("cannot become the subreaper of the steps")
+
+
+def _tidy_descriptors(keep: int) -> None:
+    """Close what the supervisor opened; keep what it was given (a lock of `flock` is held), but from the steps."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number: this one
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd <= 2:
+            os.set_inheritable(fd, True)
+        elif fd != keep:
+            try:
+                if os.get_inheritable(fd):
+                    os.set_inheritable(fd, False)
+                else:
+                    os.close(fd)
+            except OSError:
+                pass  # the descriptor of the listing itself
+
+
+def _catch_signals() -> int:
+    """Handlers and not SIG_IGN, which children would inherit. The descriptor that becomes readable at each."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (_signal.SIGCHLD, *IGNORED):
+        _signal.signal(number, _nothing)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    return reader
+
+
+def _nothing(number: int, frame: object) -> None:
+    pass
+
+
+def _let_go_of_everything(home: int) -> None:
+    """A mere drain must not keep a terminal, cron's mail or a mounted disk waiting."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+    os.close(home)
+    os.chdir("/")
+
+
+def die(error: BaseException) -> None:
+    """A mistake of ours: say where. The supervisor, or the next one, clears up what we held."""
+    sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+if __name__ == "__main__":  # made by Link.spawn
+    serve(_socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,175 @@
+"""The examples, run as a new user would: from a copy of the folder, by the command, twice, and killed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentrun.spec.decode import load
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = ("quotes", "backup", "etl")
+
+
+class Clone:
+    """A copy of the examples with a state folder of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(EXAMPLES, root / "examples", ignore=shutil.ignore_patterns("out", "__pycache__"))
+        self.env = {**os.environ, "AGENTRUN_HOME": str(root / "state")}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "agentrun", *arguments],
+            cwd=self.root,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def agentrun(self, *arguments: str, status: int = 0) -> str:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, out + err
+        return out
+
+    def run(self, name: str, *arguments: str, status: int = 0) -> str:
+        return self.agentrun("run", f"examples/{name}/{name}.yaml", *arguments, status=status)
+
+    def out(self, name: str) -> Path:
+        return self.root / "examples" / name / "out"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def mails(clone: Clone) -> list[str]:
+    new = clone.out("quotes") / "maildir" / "new"
+    return sorted(path.name for path in new.iterdir()) if new.is_dir() else []
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until the files are as they should be; not for ever, and not longer than who writes them lives."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill_everything(process: subprocess.Popen[str]) -> None:
+    """What a power cut does to a run: its supervisor, its shim and its steps are gone at once."""
+    supervisor = psutil.Process(process.pid)
+    everybody = [supervisor]
+    supervisor.suspend()
+    for child in supervisor.children(recursive=True):
+        child.suspend()  # nobody may start anybody meanwhile
+        everybody.append(child)
+    for one in everybody:
+        one.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    psutil.wait_procs(everybody[1:], timeout=10)
+
+
+# ---- the files
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_job_file_is_right_and_its_output_is_ignored_by_git(name: str) -> None:
+    job, _ = load(str(EXAMPLES / name / f"{name}.yaml"))
+    assert job.name == name
+    assert (EXAMPLES / name / ".gitignore").read_text() == "/out/\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_names_commands_and_files_that_are_there(name: str) -> None:
+    readme = (EXAMPLES / name / "README.md").read_text()
+    job, _ = load(str(EXAMPLES / name / f"{name}.yaml"))
+    runs = re.findall(r"^    agentrun run (\S+)(.*)$", readme, re.MULTILINE)
+    assert runs
+    for file, options in runs:
+        assert (EXAMPLES.parent / file).is_file()
+        assert set(re.findall(r"-p (\w+)=", options)) <= set(job.params)
+
+
+# ---- what they do
+
+
+def test_quotes_writes_a_mail_for_each_customer_and_each_run(clone: Clone) -> None:
+    clone.run("quotes")
+    with open(EXAMPLES / "quotes" / "requests.csv", newline="") as file:
+        customers = sorted(row["customer"] for row in csv.DictReader(file))
+    assert sorted(name.partition(".")[2] for name in mails(clone)) == customers
+    mail = (clone.out("quotes") / "maildir" / "new" / mails(clone)[0]).read_text()
+    assert "To: transport@acme.example" in mail and "Nordfracht, 4 days, 624.96 EUR" in mail
+    clone.run("quotes", "-p", "customer=acme")
+    assert len(mails(clone)) == len(customers) + 1
+
+
+def test_quotes_killed_twice_writes_each_mail_once(clone: Clone) -> None:
+    process = clone.start("run", "examples/quotes/quotes.yaml", "-p", "pause=0.2")
+    wait_for(lambda: len(mails(clone)) >= 2, process)
+    kill_everything(process)
+    process = clone.start("resume")
+    wait_for(lambda: len(mails(clone)) >= 5, process)
+    kill_everything(process)
+    clone.agentrun("resume")
+    names = mails(clone)
+    assert len(names) == 8 and len({name.partition(".")[0] for name in names}) == 1
+    assert list((clone.out("quotes") / "maildir" / "tmp").iterdir()) == []
+    run = json.loads(clone.agentrun("status", "quotes", "--json"))
+    attempts = {step["id"]: step["attempts"] for step in run["steps"]}
+    assert (run["outcome"], attempts["mails"], attempts["price"]) == ("succeeded", 3, 1)
+
+
+def test_backup_is_what_was_in_the_database_and_the_oldest_go(clone: Clone) -> None:
+    for _ in range(3):
+        clone.run("backup", "-p", "keep=2")
+    backups = sorted((clone.out("backup") / "backups").iterdir())
+    assert len(backups) == 2
+    restored = sqlite3.connect(":memory:")
+    restored.executescript(gzip.decompress(backups[-1].read_bytes()).decode())
+    original = sqlite3.connect(clone.out("backup") / "shop.db")
+    assert list(restored.iterdump()) == list(original.iterdump())
+    original.close()
+    restored.close()
+    assert [*(clone.root / "state").glob("runs/*/scratch/*.sql*")] == []  # `tidy` did its work
+
+
+def test_etl_reports_and_hands_the_bad_rows_back(clone: Clone) -> None:
+    clone.run("etl")
+    clone.run("etl")  # again changes nothing
+    out = clone.out("etl")
+    report = (out / "report.md").read_text()
+    assert "28 rows loaded, 3 handed back." in report and "- FI: 3 orders, 1,029.30 EUR" in report
+    assert len((out / "rejects.csv").read_text().splitlines()) == 4
+    assert not (out / "alarm.txt").exists()
+
+
+def test_etl_asked_for_perfection_fails_and_says_so(clone: Clone) -> None:
+    clone.run("etl", "-p", "tolerance=0", status=1)
+    assert "(the check: failed)" in (clone.out("etl") / "alarm.txt").read_text()
+    assert not (clone.out("etl") / "report.md").exists()
+    run = json.loads(clone.agentrun("status", "etl", "--json"))
+    steps = {step["id"]: step for step in run["steps"]}
+    assert steps["check"]["attempts"] == 1 and "TooManyBadRows" in steps["check"]["error"]
+    assert steps["report"]["outcome"] == "skipped" and steps["alarm"]["outcome"] == "succeeded"
