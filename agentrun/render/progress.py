@@ -119,7 +119,7 @@ class Progress:
             return
         look = self._look
         parts = [look.paint(look.mark(change.outcome), *words.style(change.outcome)), change.instance]
-        if begun is not None and not parked:
+        if begun is not None and not parked and change.outcome != "skipped":
             parts[-1] += f"  {times.duration(change.at - begun[2])}"
         line = " ".join(parts)
         if change.outcome != "succeeded":
@@ -193,7 +193,7 @@ class Progress:
             return times.duration(elapsed)
         left = self._usual - elapsed
         if left > 0:
-            return f"{times.duration(elapsed)}, about {times.roughly(left)} left"
+            return f"{times.duration(elapsed)}, {times.roughly(left)} left"
         return f"{times.duration(elapsed)}, longer than its usual {times.duration(self._usual)}"
 
     def _result(self, run: Run, now: int, reported: bool) -> list[str]:

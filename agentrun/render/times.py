@@ -58,14 +58,16 @@ def duration(ms: int | None) -> str:
 
 
 def roughly(ms: int) -> str:
-    """How long it may take, without false exactness: `30 s`, `4 min`, `2 h 10 min`."""
+    """How long it may take, without false exactness: `about 30 s`, `about 4 min`, `about 2 h 10 min`."""
     seconds = max(ms, 0) // 1000
     if seconds < 10:
         return "a few seconds"
     if seconds < 60:
-        return f"{seconds // 10 * 10} s"
+        return f"about {seconds // 10 * 10} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+    if minutes < 60:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
 
 
 def moment(text: str, now: int) -> int:

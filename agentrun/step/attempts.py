@@ -16,7 +16,6 @@ No step here waits: everything is driven by the death of children, by bytes in p
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
-import fcntl
 import os
 import time
 from heapq import heapify, heappop, heappush
@@ -25,6 +24,7 @@ from . import tree
 from .boot import boot_id
 from .launch import Launcher, SpawnFailed, start_removal
 from .logs import LogWriter
+from .output import LARGE_PIPE, Output, Pipe
 from .results import Result, append, open_results
 from .tree import Family, Key, Kin
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     Watch = Callable[[int, Callable[[], None] | None], None]
 
-SMALL_PIPE = 65_536     # what Linux gives
-LARGE_PIPE = 1 << 20    # what an ordinary user may have
 TURN = 4 << 20          # bytes of one pipe before the others have their turn
 RETRY_WRITE = 1.0       # seconds until a result that the disk refused is written again
 STRAY_GRACE = 2_000
@@ -55,18 +53,16 @@ class Attempt:
         "due",
         "ending",
         "epoch",
-        "error",
         "fifo",
         "key",
         "killing",
         "kin",
         "leave",
-        "log",
         "order",
         "pipe",
         "recorded",
         "result",
-        "wide",
+        "written",
     )
 
     def __init__(self, order: dict[str, Any], epoch: int, kin: Kin | None = None) -> None:
@@ -75,10 +71,8 @@ class Attempt:
         self.kin = kin or Kin(self.key)
         self.leave: bool = bool(order.get("leave_running"))
         self.epoch = epoch
-        self.pipe = -1
-        self.wide = False
+        self.pipe: Pipe | None = None
         self.fifo = ""
-        self.log: LogWriter | None = None
         self.begun = False       # it has or had a process
         self.begun_at = _wall()
         self.due: float | None = None
@@ -86,6 +80,7 @@ class Attempt:
         self.ending = False
         self.killing = 0         # rounds so far
         self.result: Result | None = None
+        self.written = 0         # bytes, once its pipe is closed
         self.recorded = False
 
 
@@ -106,9 +101,7 @@ class Attempts:
         self._held: list[Attempt] = []
         self._due: list[tuple[float, int, Attempt]] = []
         self._count = 0
-        self._buffer = bytearray(SMALL_PIPE)
-        self._large: bytearray | None = None
-        self._wide = 0                        # pipes that were made large
+        self._output = Output()
         self._trash: list[Attempt] = []
         self._trash_at = 0.0
         self._strays = Attempt({"instance": "", "attempt": -1}, 0, self.family.strays)
@@ -167,7 +160,7 @@ class Attempts:
 
     def draining(self) -> bool:
         """Whether something that may be left running still writes into its pipe."""
-        return any(one.pipe >= 0 for one in self._left.values())
+        return any(one.pipe is not None for one in self._left.values())
 
     # ---- the life of one
 
@@ -175,15 +168,16 @@ class Attempts:
         attempt.begun_at = _wall()
         attempt.fifo = self._folder.fifo(*attempt.key)
         try:
-            pid, attempt.pipe = self._launcher.launch(attempt.order)
+            pid, reader = self._launcher.launch(attempt.order)
         except (SpawnFailed, KeyError) as error:
             failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
             self._record(attempt, failed.code, None, failed.message)
             return
         attempt.begun = True
         self.family.born(attempt.kin, pid, attempt.fifo)
-        attempt.log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
-        self._watch(attempt.pipe, lambda: self._readable(attempt))
+        log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
+        attempt.pipe = Pipe(reader, log)
+        self._watch(reader, lambda: self._readable(attempt))
         timeout = attempt.order.get("timeout")
         if timeout is not None:
             self._at(attempt, timeout / 1000)
@@ -212,7 +206,7 @@ class Attempts:
             self._settle(attempt)
 
     def _leader_ended(self, attempt: Attempt, pid: int, status: int, usage: Any) -> None:
-        if attempt.pipe >= 0:
+        if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
         code = os.waitstatus_to_exitcode(status)
         attempt.result = self._result(attempt, code if code >= 0 else None, -code if code < 0 else None, usage)
@@ -230,10 +224,10 @@ class Attempts:
             attempt.ending, attempt.killing = False, 0
             return
         if not attempt.recorded:
-            if attempt.pipe >= 0:
+            if attempt.pipe is not None:
                 self._drain(attempt, LARGE_PIPE)
             self._write(attempt)
-        if attempt.recorded and (attempt.pipe < 0 or attempt.ending or self._drain(attempt, LARGE_PIPE)):
+        if attempt.recorded and (attempt.pipe is None or attempt.ending or self._drain(attempt, LARGE_PIPE)):
             self._gone(attempt)
 
     def _gone(self, attempt: Attempt) -> None:
@@ -241,8 +235,6 @@ class Attempts:
         self._left.pop(attempt.key, None)
         self.family.gone(attempt.kin, attempt.fifo)
         self._close_pipe(attempt)
-        if attempt.log:
-            attempt.log.close()
         self._trash.append(attempt)
         self._trash_at = time.monotonic() + SETTLE
         waiting = [one for one in self._held if one.key[0] == attempt.key[0]]
@@ -303,7 +295,7 @@ class Attempts:
         result.ended_by = attempt.cause
         if result.ended_at is None:
             result.ended_at = max(_wall(), attempt.begun_at)
-            result.output_bytes = attempt.log.size if attempt.log else 0
+            result.output_bytes = attempt.pipe.log.size if attempt.pipe else attempt.written
         try:
             append(self._results, result)
         except OSError:
@@ -397,49 +389,17 @@ class Attempts:
             self._gone(attempt)
 
     def _drain(self, attempt: Attempt, limit: int) -> bool:
-        """Take up to `limit` bytes from its pipe into its log. True once nobody can write into it any more."""
-        log = attempt.log
-        if attempt.pipe < 0 or log is None:
-            return True
-        taken = 0
-        while taken < limit:
-            buffer = self._large if attempt.wide and self._large else self._buffer
-            try:
-                count = os.readv(attempt.pipe, [buffer])
-            except BlockingIOError:
-                return False
-            if not count:
-                self._close_pipe(attempt)
-                return True
-            with memoryview(buffer) as view:
-                log.write(view[:count], _wall())
-            taken += count
-            if count == SMALL_PIPE and not attempt.wide:
-                self._widen(attempt)
-        return False
-
-    def _widen(self, attempt: Attempt) -> None:
-        """A step that fills its pipe gets a larger one, and all such one large buffer."""
-        attempt.wide = True
-        self._wide += 1
-        if self._large is None:
-            self._large = bytearray(LARGE_PIPE)
-        try:
-            fcntl.fcntl(attempt.pipe, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
-        except OSError:
-            pass  # the user's pages for pipes are used up: slower, nothing else
+        """Take what is in its pipe. True once nobody can write into it any more."""
+        if attempt.pipe is not None and self._output.drain(attempt.pipe, limit):
+            self._close_pipe(attempt)
+        return attempt.pipe is None
 
     def _close_pipe(self, attempt: Attempt) -> None:
-        if attempt.pipe < 0:
-            return
-        self._watch(attempt.pipe, None)
-        os.close(attempt.pipe)
-        attempt.pipe = -1
-        if attempt.wide:
-            attempt.wide = False
-            self._wide -= 1
-            if not self._wide:
-                self._large = None
+        if attempt.pipe is not None:
+            attempt.written = attempt.pipe.log.size
+            self._watch(attempt.pipe.fd, None)
+            self._output.close(attempt.pipe)
+            attempt.pipe = None
 
 
 def _wall() -> int:

@@ -50,7 +50,8 @@ class Link:
     def fork(cls) -> Link:
         """Fork the shim. It waits for `open`, and ends by itself if this process does before."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())  # until the shim has its own handlers
+        # until the shim has its own handlers
+        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
         pid = os.fork()
         if pid == 0:
             status = 70

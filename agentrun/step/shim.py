@@ -22,7 +22,6 @@ under a run changes nothing for it.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
 import _socket
 import gc
 import os
@@ -33,6 +32,7 @@ import time
 from ..store.folders import RunFolder
 from ..store.locks import SHIM, try_lock
 from .attempts import Attempts
+from .detach import become_subreaper, catch_signals, let_go, tidy_descriptors
 from .launch import start_supervisor
 from .protocol import VERSION, Wire, stream
 
@@ -43,11 +43,6 @@ if TYPE_CHECKING:
     from .protocol import Message
 
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each restart; the last for all that follow
-IGNORED = (
-    _signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE, _signal.SIGUSR1,
-    _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU,
-)
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Peer:
@@ -83,7 +78,7 @@ class Shim:
         self._restarted = 0                      # pid of the supervisor that we started last
         self._umask = os.umask(0o077)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._woken = _catch_signals()
+        self._woken = catch_signals()
         self._watch(self._woken, self._on_signal)
         self._add(sock)
 
@@ -334,7 +329,7 @@ class Shim:
         if self._closing == "lost":
             self._complain()
         if self._attempts and self._attempts.draining():
-            _let_go_of_everything(self._home)
+            let_go(self._home)
             while self._attempts.draining():
                 for fd, _ in self._poll.poll():
                     handler = self._handlers.get(fd)
@@ -359,69 +354,9 @@ def serve(sock: _socket.socket) -> None:
     """What the forked child does instead of going on: be the shim, to its end."""
     gc.freeze()  # what the supervisor had loaded is not ours to collect; touching it would copy its pages
     os.setsid()
-    _become_subreaper()
-    _tidy_descriptors(sock.fileno())
+    become_subreaper()
+    tidy_descriptors(sock.fileno())
     Shim(sock).run()
-
-
-def _become_subreaper() -> None:
-    """prctl(2) has no other door from Python; `ctypes` itself is ten times as large as the C module it wraps."""
-    try:
-        import _ctypes
-
-        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-        failed = _ctypes.call_function(prctl, (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
-    except (ImportError, AttributeError, TypeError):
-        import ctypes
-
-        failed = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    if failed:
-        raise OSError("cannot become the subreaper of the steps")
-
-
-def _tidy_descriptors(keep: int) -> None:
-    """Close what the supervisor opened; keep what it was given (a lock of `flock` is held), but from the steps."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open("/dev/null", os.O_RDWR)  # the lowest free number: this one
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd <= 2:
-            os.set_inheritable(fd, True)
-        elif fd != keep:
-            try:
-                if os.get_inheritable(fd):
-                    os.set_inheritable(fd, False)
-                else:
-                    os.close(fd)
-            except OSError:
-                pass  # the descriptor of the listing itself
-
-
-def _catch_signals() -> int:
-    """Handlers and not SIG_IGN, which children would inherit. The descriptor that becomes readable at each."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (_signal.SIGCHLD, *IGNORED):
-        _signal.signal(number, _nothing)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    return reader
-
-
-def _nothing(number: int, frame: object) -> None:
-    pass
-
-
-def _let_go_of_everything(home: int) -> None:
-    """A mere drain must not keep a terminal, cron's mail or a mounted disk waiting."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.close(null)
-    os.close(home)
-    os.chdir("/")
 
 
 def die(error: BaseException) -> None:

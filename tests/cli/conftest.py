@@ -1,147 +1,15 @@
-"""A world of recorded runs: the real store in a folder of the test's own, written as the supervisor writes it."""
+"""The fixtures of the commands' tests."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from agentrun.cli.app import run_app
-from agentrun.model import Job, PythonCode, Retry, Step
-from agentrun.step.logs import LogWriter
-from agentrun.store import locks
-from agentrun.store.changes import (
-    AttemptEnded,
-    AttemptStarted,
-    RunClosing,
-    RunFinished,
-    StepAsked,
-    StepParked,
-    StepSettled,
-)
-from agentrun.store.database import open_for_writing
-from agentrun.store.folders import RunFolder
-from agentrun.store.read import Reader
-from agentrun.store.snapshots import Snapshot
-from agentrun.store.write import NewRun, Stamp, Store
+from agentrun.model import Job
 
-START = 1_795_168_800_000  # 2026-11-20T10:00:00Z
-TEXT = "steps: [{run: 'true'}]\n"
-
-assert PythonCode and Retry and RunClosing and StepAsked and StepParked  # what tests take from here
-
-
-def steps(*ids: str, **keys: Any) -> tuple[Step, ...]:
-    """A sequence of steps, each after the one before it."""
-    return tuple(
-        Step(id=name, index=n, needs=(ids[n - 1],) if n else (), run="true", **keys) for n, name in enumerate(ids)
-    )
-
-
-class Recorded:
-    """One run, and the verbs of a supervisor's turn. `now` is its clock, in ms; each verb is a commit."""
-
-    def __init__(self, world: World, run_id: str, job: Job) -> None:
-        self.world, self.id, self.job = world, run_id, job
-        self.folder = RunFolder(world.root, run_id)
-        self.epoch = 0
-        self.now = START
-        self._lock = -1
-
-    def take(self, *, resumed: bool = False) -> Recorded:
-        self.epoch = self.world.store.take(
-            self.id, seen_epoch=self.epoch, owner={"pid": 1, "user": "ann"}, stamp=self._stamp(), resumed=resumed
-        )
-        return self
-
-    def commit(self, *changes: Any) -> Recorded:
-        self.world.store.commit(self.id, self.epoch, self._stamp(), changes, results_seen=0)
-        return self
-
-    def wait(self, ms: int) -> Recorded:
-        self.now += ms
-        return self
-
-    def start(self, name: str, attempt: int = 1, inputs: str = "{}") -> Recorded:
-        step = self.job.step(name)
-        key = f"key-{name}"
-        return self.commit(AttemptStarted(name, step.index, attempt, attempt - 1, 0, False, key, inputs, self.now))
-
-    def end(self, name: str, outcome: str = "succeeded", attempt: int = 1, **more: Any) -> Recorded:
-        return self.commit(AttemptEnded(name, attempt, outcome, self.now, **more))  # type: ignore[arg-type]
-
-    def settle(self, name: str, outcome: str = "succeeded", **more: Any) -> Recorded:
-        return self.commit(StepSettled(name, self.job.step(name).index, outcome, self.now, **more))  # type: ignore[arg-type]
-
-    def succeed(self, name: str, ms: int = 300) -> Recorded:
-        return self.start(name).wait(ms).end(name, exit_code=0).settle(name, exit_code=0)
-
-    def fail(self, name: str, ms: int = 1200, status: int = 3, attempt: int = 1) -> Recorded:
-        failure: dict[str, Any] = {"reason": "exit", "exit_code": status}
-        self.start(name, attempt).wait(ms).end(name, "failed", attempt, **failure)
-        return self.settle(name, "failed", **failure)
-
-    def finish(self, outcome: str = "succeeded", **more: Any) -> Recorded:
-        return self.commit(RunFinished(outcome, self.now, **more))  # type: ignore[arg-type]
-
-    def write(self, name: str, *blocks: tuple[int, bytes], attempt: int = 1) -> Recorded:
-        """What the attempt wrote, and how many ms after the run's start."""
-        writer = LogWriter(self.folder.log(name, attempt), self.folder.log_index(name, attempt))
-        for ms, block in blocks:
-            writer.write(block, START + ms)
-        writer.close()
-        return self
-
-    def hold(self) -> Recorded:
-        """Somebody advances it: take its lease."""
-        self._lock = os.open(self.folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        assert locks.try_lock(self._lock, locks.LEASE)
-        return self
-
-    def let_go(self) -> Recorded:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        return self
-
-    def _stamp(self) -> Stamp:
-        return Stamp(self.now, 0, 0, "boot")
-
-
-class World:
-    """A state folder, its store, and what the program answers to a command line."""
-
-    def __init__(self, root: str, capture: pytest.CaptureFixture[str]) -> None:
-        self.root = root
-        self.store = Store(open_for_writing(root))
-        self.reader = Reader(self.store.database.connection)
-        self._capture = capture
-        self._runs: list[Recorded] = []
-
-    def record(self, run_id: str, job: Job, file: str = "/opt/quotes/quotes.yaml", **more: Any) -> Recorded:
-        values: dict[str, Any] = {"params": {}, "run_key": None, "scheduled_time": None, "created_at": START, "by": "ann"}
-        self.store.record(
-            NewRun(id=run_id, job=job.name, file=file, steps_total=len(job.steps), **(values | more)),
-            Snapshot(f"# {job.name} {len(job.steps)}\n{TEXT}", job),
-        )
-        run = Recorded(self, run_id, job)
-        run.folder.create()
-        self._runs.append(run)
-        return run
-
-    def call(self, *argv: str) -> tuple[int, str, str]:
-        """The exit status, stdout and stderr of a command."""
-        self._capture.readouterr()
-        status = run_app(argv)
-        out, err = self._capture.readouterr()
-        return status, out, err
-
-    def close(self) -> None:
-        for run in self._runs:
-            run.let_go()
-        self.store.database.close()
+from .recorded import World, steps
 
 
 @pytest.fixture
