@@ -27,7 +27,7 @@ from .facts import Facts, StepFacts
 from .history import CancelWished, Close, Ended
 from .inputs import Inputs
 from .lease import Lease, busy, overtake, this_process
-from .supervisor import Supervisor, Watcher
+from .supervisor import Supervisor, Watcher, left_running
 
 _MAX_RESTARTS = 5  # of the supervisor by one shim; each of them also counts for max_resumes
 _SHIM_PATIENCE = 5.0  # seconds for a shim that holds its lock to answer
@@ -95,7 +95,7 @@ def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher,
         link = adopted
     else:
         if run.epoch > 1:
-            tree.end_leftovers(run_id, folder)
+            tree.end_leftovers(run_id, folder, keep=left_running(job, facts))
         link = open_shim(link or Link.spawn())
     if os.path.exists(folder.results) and os.path.getsize(folder.results) < run.results_seen:
         run = _rewound(run, os.path.getsize(folder.results))

@@ -28,6 +28,7 @@ from ..model import Job, Outcome
 from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
+from ..store import locks
 from ..store.changes import (
     AttemptStarted,
     Change,
@@ -51,6 +52,7 @@ from .history import Answered, Ask, CancelWished, Close, Complete, Decision, End
 from .inputs import Inputs, InputsError, Prepared
 
 _SWEEP_PATIENCE = 60_000  # ms that what the steps left behind may take to go; the shim kills it long before
+_SHIM_DEATH = 5.0  # seconds for the kernel to free the lock of a shim that has hung up
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -336,7 +338,7 @@ class Supervisor:
     def _replace_shim(self) -> None:
         """The shim is dead: clear what it left, count what it held as interrupted, and start another."""
         self._watcher.say("the process that held the steps was killed: its steps were interrupted")
-        tree.end_leftovers(self.run.id, self._folder)
+        self._end_leftovers()
         self._forget_link()
         in_flight = [
             (step_id, 0 if must_ask(self.job.step(step_id), known) else known.attempt)
@@ -381,7 +383,7 @@ class Supervisor:
                 for message in self._link.receive():
                     self._swept |= message["is"] == "swept"
         except ShimGone:
-            tree.end_leftovers(self.run.id, self._folder)
+            self._end_leftovers()
             self._forget_link()
             self._link = self._relink()
 
@@ -395,7 +397,11 @@ class Supervisor:
             self._sweep()
             self._link.goodbye()
         except (ShimGone, OSError):
-            tree.end_leftovers(self.run.id, self._folder)
+            self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        locks.wait_until_free(self._folder.lock, locks.SHIM, _SHIM_DEATH)
+        tree.end_leftovers(self.run.id, self._folder, keep=left_running(self.job, self.facts))
 
     # --- waiting ---
 
@@ -457,6 +463,15 @@ class Supervisor:
             self._selector.close()
             for fd in (self._bell, wake_read, wake_write):
                 os.close(fd)
+
+
+def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
+    """The ended attempts whose background processes may outlive the run."""
+    return {
+        (step.id, facts.steps[step.id].attempt)
+        for step in job.steps
+        if step.leave_running and facts.steps[step.id].state == "finished"
+    }
 
 
 def _drain(fd: int) -> None:

@@ -221,7 +221,7 @@ class Attempts:
                 attempt.kin.remember()
             return
         if attempt is self._strays:
-            attempt.ending, attempt.killing = False, 0
+            attempt.ending, attempt.killing, attempt.due = False, 0, None
             return
         if not attempt.recorded:
             if attempt.pipe is not None:

@@ -109,6 +109,8 @@ class Shim:
 
     def _look_for_an_end(self) -> None:
         attempts = self._attempts
+        if attempts and (self._sweeping or self._closing) and not attempts.swept:
+            attempts.sweep()  # what came since: an attempt that has just ended, a stray
         if self._sweeping and attempts and attempts.swept:
             self._sweeping = False
             self._say({"is": "swept"})
@@ -365,4 +367,5 @@ def die(error: BaseException) -> None:
 
 
 if __name__ == "__main__":  # made by Link.spawn
+    os.set_inheritable(int(sys.argv[1]), False)  # or a step would keep the connection open after our death
     serve(_socket.socket(fileno=int(sys.argv[1])))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 
 LEASE = 0  # byte 0 of a run's lock file: the supervisor that may advance it
 SHIM = 1   # byte 1: the shim that holds its processes
@@ -45,3 +46,17 @@ def held(path: str, byte: int) -> bool:
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
     finally:
         os.close(fd)
+
+
+def wait_until_free(path: str, byte: int, seconds: float) -> bool:
+    """Wait for a holder that is dying; False if it still holds on after so long.
+
+    The kernel closes a dead process's descriptors one after the other, so its sockets may hang up before its
+    locks are free. Asked again and again, since waiting in the kernel would mean to take the lock.
+    """
+    until = time.monotonic() + seconds
+    while held(path, byte):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.001)
+    return True

@@ -37,7 +37,8 @@ def test_overview_has_a_line_for_each_job_and_each_open_run(world: World, quotes
     world.record("k3v9x00001", quotes()).take().finish()
     world.record("k3v9x00002", quotes()).take().succeed("rates").start("customers").hold()
     world.record("k3v9x00003", quotes(name="backup")).take().succeed("rates")
-    world.record("k3v9x00004", quotes(name="etl")).take().fail("rates").finish("failed", error="step 1 of 4, rates: exit status 3")
+    etl = world.record("k3v9x00004", quotes(name="etl")).take().fail("rates")
+    etl.finish("failed", error="step 1 of 4, rates: exit status 3")
     world.record("k3v9x00005", quotes(name="new"))
     status, out, _ = world.call("status")
     assert status == 0
@@ -85,11 +86,13 @@ def test_an_interrupted_run_says_how_it_goes_on(world: World, quotes: Quotes) ->
 
 def test_one_step_with_everything_that_is_known(world: World, quotes: Quotes) -> None:
     run = world.record("k3v9x00001", quotes()).take()
-    run.start("rates", inputs='{"env":{"WHO":"acme\\u001b[2J"},"with":{"list":[1,2]}}').wait(500)
+    inputs = '{"env":{"WHO":"acme\\u001b[2J"},"with":{"list":[1,2]}}'
+    run.start("rates", inputs=inputs).wait(500)
     run.end("rates", "failed", reason="exit", exit_code=127, cpu_ms=120, max_rss_kib=4096, output_bytes=2048)
     trace = "Traceback (most recent call last):\n  ...\nKeyError: 'x'\n"
-    run.start("rates", attempt=2).wait(500).end("rates", "failed", 2, reason="exit", exit_code=1, exception={"traceback": trace})
-    run.start("rates", attempt=3).wait(500).end("rates", attempt=3).settle("rates", outputs='{"count":3}')
+    run.start("rates", 2, inputs).wait(500)
+    run.end("rates", "failed", 2, reason="exit", exit_code=1, exception={"traceback": trace})
+    run.start("rates", 3, inputs).wait(500).end("rates", attempt=3).settle("rates", outputs='{"count":3}')
     status, out, _ = world.call("status", "quotes", "--step", "rates")
     assert status == 0
     assert out.splitlines() == [
@@ -98,7 +101,8 @@ def test_one_step_with_everything_that_is_known(world: World, quotes: Quotes) ->
         "  input     env.WHO = acme\\x1b[2J",
         "  input     with.list = [1, 2]",
         "  output    count = 3",
-        "  attempt 1 10:00:00  failed, exit status 127 (command not found), 0.5 s, CPU 0.1 s, memory 4.0 MiB, output 2.0 KiB",
+        "  attempt 1 10:00:00  failed, exit status 127 (command not found), 0.5 s,"
+        " CPU 0.1 s, memory 4.0 MiB, output 2.0 KiB",
         f"            {run.folder.log('rates', 1)}",
         "  attempt 2 10:00:00  failed, exit status 1, 0.5 s",
         "      Traceback (most recent call last):",
@@ -119,8 +123,8 @@ def test_json_of_runs(world: World, quotes: Quotes) -> None:
     assert run["current_step"] == "customers"
     assert run["scheduled_time"] == "2026-11-20T10:00:00.000Z"
     assert (run["state"], run["outcome"], run["interrupted"], run["steps_done"]) == ("running", None, False, 1)
-    promised = "id job state outcome interrupted created_at started_at finished_at scheduled_time steps_done steps_total"
-    assert {*promised.split(), "current_step", "error", "resumes", "schema"} <= set(run)
+    promised = "id job state outcome interrupted created_at started_at finished_at scheduled_time steps_done"
+    assert {*promised.split(), "steps_total", "current_step", "error", "resumes", "schema"} <= set(run)
 
 
 def test_json_of_one_run(world: World, quotes: Quotes) -> None:

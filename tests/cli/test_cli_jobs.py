@@ -1,0 +1,142 @@
+"""The commands that read job files: validate, plan, env, schema; and the manual."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .recorded import World
+
+GOOD = """\
+name: quotes
+params: {customer: {default: all}, who: {}}
+deadline: 20m
+env: {LANG: C.UTF-8}
+env_file: quotes.env
+steps:
+- id: rates
+  run: ./rates.sh
+  timeout: 2m
+- id: customers
+  run: ./customers.sh
+  needs: []
+- id: quote
+  run: ./ask.sh "$CUSTOMER"
+  needs: [rates, customers]
+  env: {CUSTOMER: "${{ params.customer }}", WHO: "${{ params.who }}", N: "n=${{ steps.rates.outputs.n }}"}
+  retry: {max_attempts: 3}
+  if: test "$CUSTOMER" != test
+- id: page
+  run: ./page.sh
+  when: on_failure
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "jobs"
+    made.mkdir()
+    (made / "quotes.yaml").write_text(GOOD)
+    (made / "quotes.env").write_text("TOKEN='a b'\nLANG=de\n")
+    (made / "bad.yaml").write_text("steps:\n- id: a\n  run: ./a.sh\n  timout: 5m\n- {run: x, needs: [b]}\n")
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_validate(world: World, folder: Path) -> None:
+    assert world.call("validate", "quotes.yaml") == (0, "quotes.yaml: ok, job quotes, 4 steps\n", "")
+    status, out, err = world.call("validate", "quotes.yaml", "bad.yaml", "none.yaml")
+    assert (status, err) == (65, "")
+    lines = out.splitlines()
+    assert lines[1:4] == [
+        "bad.yaml:4:3: unknown key 'timout' (did you mean 'timeout'?)",
+        "    4 |   timout: 5m",
+        "      |   ^",
+    ]
+    assert lines[4].startswith("bad.yaml:5:")
+    assert "none.yaml" in lines[-1]
+    assert world.call("validate", "none.yaml")[0] == 66
+
+
+def test_validate_json(world: World, folder: Path) -> None:
+    assert world.call("validate", "quotes.yaml", "--json")[:2] == (0, "[]\n")
+    status, out, _ = world.call("validate", "bad.yaml", "--json")
+    problems = json.loads(out)
+    assert status == 65
+    assert problems[0] == {
+        "schema": "agentrun.problem/1", "file": "bad.yaml", "line": 4, "column": 3,
+        "message": "unknown key 'timout' (did you mean 'timeout'?)", "hint": None,
+    }  # fmt: skip
+    assert len(problems) == 2
+
+
+def test_plan(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrun.cli.plan.os.cpu_count", lambda: 2)
+    status, out, _ = world.call("plan", "quotes.yaml")
+    assert status == 0
+    assert out.splitlines() == [
+        "quotes: 4 steps, at most 2 at once, deadline 20m",
+        "",
+        "STAGE  STEP       AFTER                    TIMEOUT  ATTEMPTS",
+        "    1  rates      -                        2m              1",
+        "    1  customers  -                        -               1",
+        '    2  quote      rates, customers         -               3  if test "$CUSTOMER" != test',
+        "    3  page       rates, customers, quote  -               1  only after a failure",
+    ]
+    plan = json.loads(world.call("plan", "quotes.yaml", "--json")[1])
+    assert [(step["id"], step["stage"], step["needs"]) for step in plan["steps"]][2:] == [
+        ("quote", 2, ["rates", "customers"]),
+        ("page", 3, ["rates", "customers", "quote"]),
+    ]
+    assert world.call("plan", "bad.yaml")[0] == 65
+
+
+def test_env(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "yes")
+    status, out, err = world.call("env", "quotes.yaml", "--step", "quote")
+    shown = dict(line.split("=", 1) for line in out.splitlines())
+    assert (status, err) == (0, "")
+    assert list(shown) == sorted(shown)
+    assert shown["CUSTOMER"] == "all"
+    assert shown["WHO"] == "${{ params.who }}"
+    assert shown["N"] == "n=${{ steps.rates.outputs.n }}"
+    assert (shown["TOKEN"], shown["LANG"], shown["MINE"]) == ("a b", "C.UTF-8", "yes")
+    assert (shown["AGENTRUN_STEP"], shown["AGENTRUN_JOB"], shown["PWD"]) == ("quote", "quotes", str(folder))
+    assert "TMPDIR" in shown
+    assert "step rates" in world.call("env", "quotes.yaml")[2]
+
+
+def test_env_as_cron(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "yes")
+    variables = json.loads(world.call("env", "quotes.yaml", "--as-cron", "--json")[1])["env"]
+    assert "MINE" not in variables
+    assert (variables["SHELL"], variables["PATH"]) == ("/bin/sh", "/usr/bin:/bin")
+
+
+def test_env_of_a_step_that_is_not_there(world: World, folder: Path) -> None:
+    status, _, err = world.call("env", "quotes.yaml", "--step", "qoute")
+    assert status == 66
+    assert err.startswith("agentrun: job quotes has no step qoute (did you mean 'quote'?)\n")
+
+
+def test_schema(world: World) -> None:
+    status, out, _ = world.call("schema")
+    assert status == 0
+    assert json.loads(out)["title"] == "agentrun job file"
+
+
+def test_manual(world: World, tmp_path: Path) -> None:
+    assert world.call("manual", "--check", str(tmp_path))[0] == 1
+    assert world.call("manual", "--write", str(tmp_path))[0] == 0
+    assert world.call("manual", "--check", str(tmp_path)) == (0, "", "")
+    page = (tmp_path / "agentrun.1").read_text()
+    assert ".Ss agentrun status\n" in page
+    assert ".It Fl \\-follow , Fl f\n" in page
+    assert max(map(len, page.splitlines())) <= 80
+    if mandoc := shutil.which("mandoc"):
+        done = subprocess.run([mandoc, "-T", "lint", str(tmp_path / "agentrun.1")], capture_output=True, text=True)
+        assert done.stdout == ""

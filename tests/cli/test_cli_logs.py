@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from agentrun.model import Job, Step
+from agentrun.store.changes import StepAsked
+
+from .recorded import START, Recorded, World, steps
+
+Quotes = Callable[..., Job]
+
+
+@pytest.fixture
+def run(world: World, quotes: Quotes) -> Recorded:
+    """rates wrote two lines, quote failed twice and wrote while customers did."""
+    made = world.record("k3v9x07f3a", quotes()).take()
+    made.write("rates", (100, b"one\ntwo\n")).succeed("rates", 1000)
+    made.start("customers").start("quote")
+    made.write("customers", (1100, b"c1\n"), (1300, b"c2\n"), (1500, b"c3"))
+    made.write("quote", (1200, b"\x1b[31mred\x07\r\n"), (1400, b"\xff caf\xc3\xa9\n"))
+    made.wait(600).end("customers").settle("customers").end("quote", "failed", reason="exit", exit_code=1)
+    made.start("quote", 2).write("quote", (1700, b"again\n"), attempt=2)
+    made.wait(500).end("quote", "failed", 2, reason="exit", exit_code=1).settle("quote", "failed", reason="exit", exit_code=1)
+    return made.finish("failed")
+
+
+def texts(out: str) -> list[str]:
+    return [line.partition(" | ")[2] for line in out.splitlines()]
+
+
+ALL = ["one", "two", "c1", "\\x1b[31mred\\x07", "c2", "\\xff café", "c3", "again"]
+
+
+def test_lines_are_merged_by_time_and_made_harmless(world: World, run: Recorded) -> None:
+    status, out, err = world.call("logs")
+    assert (status, err) == (0, "")
+    assert texts(out) == ALL
+    assert out.splitlines()[0] == "2026-11-20T10:00:00.100Z quotes/7f3a 1/4 rates#1 | one"
+    assert out.splitlines()[-1] == "2026-11-20T10:00:01.700Z quotes/7f3a 3/4 quote#2 | again"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--step", "rates"], ["one", "two"]),
+        (["-s", "rates", "-s", "customers"], ["one", "two", "c1", "c2", "c3"]),
+        (["--failed"], ["\\x1b[31mred\\x07", "\\xff café", "again"]),
+        (["--grep", "^(c[12]|again)$"], ["c1", "c2", "again"]),
+        (["--since", "2026-11-20T10:00:01.300Z"], ["c2", "\\xff café", "c3", "again"]),
+        (["--since", "2026-11-20T11:00:01.5+01:00"], ["c3", "again"]),
+        (["--tail", "3"], ["\\xff café", "c3", "again"]),
+        (["--tail", "1", "--grep", "c"], ["c3"]),
+        (["--tail", "0"], []),
+        (["--tail", "100"], ALL),
+        (["--step", "customers", "-n", "1"], ["c3"]),
+    ],
+)
+def test_selections(world: World, run: Recorded, options: list[str], expected: list[str]) -> None:
+    status, out, err = world.call("logs", "quotes", *options)
+    assert (status, texts(out), err) == (0, expected, "")
+
+
+def test_since_a_while_ago(world: World, run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrun.cli.logs.now_ms", lambda: START + 61_700)
+    assert texts(world.call("logs", "--since", "1m")[1]) == ["again"]
+
+
+def test_json_lines_hold_the_text_itself(world: World, run: Recorded) -> None:
+    lines = [json.loads(line) for line in world.call("logs", "--json", "--step", "quote")[1].splitlines()]
+    assert [line["text"] for line in lines] == ["\x1b[31mred\x07", "\ufffd café", "again"]
+    assert lines[-1] == {
+        "schema": "agentrun.line/1", "run": "k3v9x07f3a", "job": "quotes", "time": "2026-11-20T10:00:01.700Z",
+        "instance": "quote", "attempt": 2, "position": 3, "steps_total": 4, "text": "again",
+    }  # fmt: skip
+
+
+def test_raw_bytes_by_the_starts_of_the_attempts(run: Recorded) -> None:
+    done = agentrun("logs", "quotes", "--raw")
+    assert done.stdout == b"one\ntwo\nc1\nc2\nc3\x1b[31mred\x07\r\n\xff caf\xc3\xa9\nagain\n"
+
+
+def agentrun(*argv: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-c", PROGRAM, *argv], capture_output=True, check=True)
+
+
+PROGRAM = "import sys; from agentrun.cli.app import run_app; sys.exit(run_app(sys.argv[1:]))"
+
+
+def test_a_condition_is_shown_with_a_question_mark(world: World) -> None:
+    job = Job("asks", (Step(id="a", index=0, run="true", condition="test -f x"),))
+    run = world.record("k3v9x00001", job).take().commit(StepAsked("a", 0, START))
+    run.write("a", (5, b"no file\n"), attempt=0).wait(10).settle("a", "failed", reason="if_failed").finish("failed")
+    assert world.call("logs")[1] == "2026-11-20T10:00:00.005Z asks/0001 1/1 a? | no file\n"
+    assert texts(world.call("logs", "--failed")[1]) == ["no file"]
+
+
+def test_mistakes(world: World, run: Recorded) -> None:
+    assert world.call("logs", "--grep", "(")[0] == 2
+    assert world.call("logs", "--since", "yesterday")[0] == 2
+    assert world.call("logs", "--raw", "--grep", "x")[0] == 2
+    status, _, err = world.call("logs", "--step", "qoute")
+    assert status == 66
+    assert "has no step qoute (did you mean 'quote'?)" in err
+
+
+def test_silence_is_told(world: World, quotes: Quotes) -> None:
+    world.record("k3v9x00001", quotes()).take().finish("succeeded")
+    assert world.call("logs") == (0, "", "agentrun: the steps of run k3v9x00001 of quotes have written nothing\n")
+
+
+def test_many_attempts_need_few_open_files(world: World) -> None:
+    names = [f"s{n}" for n in range(60)]
+    run = world.record("k3v9x00001", Job("many", steps(*names))).take()
+    for n, name in enumerate(names):
+        run.write(name, (n * 10 + 1, f"{n}\n".encode())).succeed(name, 10)
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
+    try:
+        out = world.call("logs")[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert texts(out) == [str(n) for n in range(60)]
+
+
+def test_follow_until_the_run_has_finished(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().hold().start("rates").write("rates", (1, b"first\nhalf"))
+    reader = subprocess.Popen([sys.executable, "-c", PROGRAM, "logs", "-f"], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    try:
+        assert reader.stdout.readline().endswith("| first\n")
+        run.write("rates", (2, b" a line\n"))
+        assert reader.stdout.readline().endswith("| half a line\n")
+        run.wait(10).end("rates").settle("rates").start("customers").write("customers", (20, b"last"))
+        run.end("customers").settle("customers").finish().let_go()
+        assert reader.stdout.readline().endswith("customers#1 | last\n")
+        assert reader.wait(10) == 0
+    finally:
+        reader.kill()
+        reader.wait()
+        reader.stdout.close()
+
+
+def test_follow_leaves_an_interrupted_run(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().hold().start("rates").write("rates", (1, b"first\n"))
+    begun = time.monotonic()
+    command = [sys.executable, "-c", PROGRAM, "logs", "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline().endswith("| first\n")
+        run.let_go()
+        _, err = reader.communicate(timeout=10)
+    assert "nobody advances this run any more; it goes on with: agentrun resume k3v9x00001" in err
+    assert time.monotonic() - begun < 10
+
+
+def test_a_reader_that_leaves_early_ends_it_without_a_word(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().write("rates", (1, b"line\n" * 50_000)).succeed("rates")
+    run.finish()
+    program = f"{sys.executable} -c '{PROGRAM}' logs"
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{program} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1:] == ["141"]
+    assert done.stderr == ""

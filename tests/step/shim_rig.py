@@ -1,0 +1,156 @@
+"""A run's folder with a real shim, for tests: give orders, wait for results, and leave no process behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import uuid
+import warnings
+from pathlib import Path
+
+from agentrun.step.link import Link, ShimGone
+from agentrun.step.procs import look_up
+from agentrun.step.results import Result, ResultsReader
+from agentrun.step.tree import end_leftovers, leftovers
+from agentrun.store.folders import RunFolder
+
+PATIENCE = 20.0
+SH = "/bin/sh"
+
+
+def wait_readable(fd: int, what: str, patience: float = PATIENCE) -> None:
+    if not select.select([fd], [], [], patience)[0]:
+        raise AssertionError(f"waited in vain for {what}")
+
+
+def wait_gone(pid: int, patience: float = PATIENCE) -> None:
+    """Until a process that need not be ours has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        wait_readable(handle, f"the end of process {pid}", patience)
+    finally:
+        os.close(handle)
+
+
+def alive(pid: int) -> bool:
+    process = look_up(pid)
+    return process is not None and process.alive
+
+
+class News:
+    """A FIFO into which the programs of a test write lines, and from which the test waits for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        os.mkfifo(self.path)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self._rest = b""
+
+    def line(self, patience: float = PATIENCE) -> str:
+        while b"\n" not in self._rest:
+            wait_readable(self._fd, "a line of news", patience)
+            self._rest += os.read(self._fd, 65_536)
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Rig:
+    """One run: its folder, its link, its results so far."""
+
+    def __init__(self, root: Path, run_id: str | None = None) -> None:
+        self.root = root
+        self.folder = RunFolder(str(root), run_id or "t" + uuid.uuid4().hex)
+        if not run_id:
+            self.folder.create()
+        self.news = News(root / f"news-{uuid.uuid4().hex}")
+        self.reader = ResultsReader(self.folder.results)
+        self.results: dict[tuple[str, int], Result] = {}
+        self.said: list[str] = []
+        self.link: Link
+        self.shims: list[int] = []
+
+    def fork(self) -> Rig:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test runner's own threads
+            self.link = Link.fork()
+        self.shims.append(self.link.pid)
+        return self
+
+    def open(self, *, epoch: int = 1, restart: list[str] | None = None, max_restarts: int = 0) -> Rig:
+        self.fork()
+        self.link.open(
+            self.folder, epoch=epoch, env={"PATH": os.environ["PATH"], "NEWS": self.news.path}, umask=0o022,
+            restart=restart, max_restarts=max_restarts,
+        )
+        assert self.link.hello() == []
+        return self
+
+    def order(self, argv: list[str], instance: str = "a", attempt: int = 1, **more: object) -> dict[str, object]:
+        return {
+            "instance": instance, "attempt": attempt, "argv": argv, "shell": None, "env": {}, "cwd": str(self.root),
+            "timeout": None, "grace": 1_000, "leave_running": False, **more,
+        }
+
+    def start(self, argv: list[str], instance: str = "a", attempt: int = 1, **more: object) -> None:
+        self.link.start(self.order(argv, instance, attempt, **more))
+
+    def sh(self, text: str, instance: str = "a", attempt: int = 1, **more: object) -> None:
+        self.start([SH, "-c", text], instance, attempt, **more)
+
+    def result(self, instance: str = "a", attempt: int = 1) -> Result:
+        """Wait for the bell until that result is there."""
+        until = time.monotonic() + PATIENCE
+        while (instance, attempt) not in self.results:
+            for result in self.reader.read_new():
+                assert (result.instance, result.attempt) not in self.results, "an attempt ended twice"
+                self.results[result.instance, result.attempt] = result
+            if (instance, attempt) in self.results:
+                break
+            self._listen(until, f"the result of {instance}#{attempt}")
+        return self.results[instance, attempt]
+
+    def swept(self) -> None:
+        self.link.sweep()
+        until = time.monotonic() + PATIENCE
+        while "swept" not in self.said:
+            self._listen(until, "the end of the sweep")
+        self.said.remove("swept")
+
+    def _listen(self, until: float, what: str) -> None:
+        wait_readable(self.link.fileno(), what, max(0.0, until - time.monotonic()))
+        self.link.flush()
+        self.said += [message["is"] for message in self.link.receive()]
+
+    def log(self, instance: str = "a", attempt: int = 1) -> bytes:
+        return Path(self.folder.log(instance, attempt)).read_bytes()
+
+    def kill_shim(self) -> None:
+        os.kill(self.shims[-1], signal.SIGKILL)
+        os.waitpid(self.shims[-1], 0)
+        self.shims.pop()
+
+    def close(self) -> None:
+        """End whatever a test left, also one that failed halfway."""
+        if hasattr(self, "link"):
+            try:
+                self.link.goodbye(timeout=5)
+            except (ShimGone, ValueError, OSError):
+                pass
+        for pid in self.shims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        end_leftovers(self.folder.run_id, self.folder, grace_ms=0)
+        assert leftovers(self.folder.run_id, self.folder) == []
+        self.reader.close()
+        self.news.close()
