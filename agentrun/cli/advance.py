@@ -29,11 +29,13 @@ class Silent:
 
     interval: int | None = None
 
-    def begin(self, run: Run, job: Job, usual_ms: int | None, now: int) -> None: ...
+    def begin(
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+    ) -> None: ...
     def changed(self, changes: Sequence[Change], now: int) -> None: ...
     def tick(self, now: int) -> None: ...
     def say(self, line: str) -> None: ...
-    def end(self, run: Run, now: int) -> None: ...
+    def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None: ...
 
 
 def watcher(*, quiet: bool = False) -> Watcher:
@@ -80,23 +82,26 @@ def advance(
             link.close()
         return show_end(reader, reader.run(run_id), shown, as_json=as_json)
     run = supervisor.run
-    shown.begin(run, supervisor.job, reader.usual_duration(run.job), wall())
+    shown.begin(run, supervisor.job, reader.usual_duration(run.job), wall(), active=reader.active_steps(run_id))
     if supervisor.advance() == "stopped":
         return _show_stop(supervisor, shown, reader)
     return show_end(reader, reader.run(run_id), shown, as_json=as_json)
 
 
 def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False) -> int:
-    """Say how a finished run ended: the report of a failure to stderr where no terminal follows it."""
-    shown.end(run, wall())
+    """Say how a finished run ended; of a failure, what is needed to repair it."""
+    report: list[str] = []
+    if run.outcome != "succeeded":
+        from ..render.report import failure_report
+
+        report = failure_report(reader, home(), run)
+    shown.end(run, wall(), report)
+    if report and isinstance(shown, Silent):
+        print("\n".join(report), file=sys.stderr)
     if as_json:
         from ..render.jsonshape import print_run
 
         print_run(reader, home(), run)
-    if run.outcome != "succeeded" and isinstance(shown, Silent):
-        from ..render.report import failure_report
-
-        print("\n".join(failure_report(reader, home(), run)), file=sys.stderr)
     return status_of_run(run)
 
 

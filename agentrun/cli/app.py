@@ -150,18 +150,18 @@ def run_app(argv: Sequence[str] | None = None) -> int:
     make_safe(sys.stdout)
     make_safe(sys.stderr)
     try:
-        answer = program().main(
-            None if argv is None else list(argv), prog_name="agentrun", standalone_mode=False
-        )
+        arguments = None if argv is None else list(argv)
+        answer = program().main(arguments, prog_name="agentrun", standalone_mode=False)
         sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own flush at exit must not find it out again
-        _silence(sys.stdout)
-        return 141
-    except KeyboardInterrupt:
-        return 130
-    except typer.Abort:
+        return _unread()
+    except SystemExit as leaving:
+        # typer answers a broken pipe by leaving with 1, and a request for completion by leaving
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _unread()
+        raise
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
         return tell(error)
@@ -241,6 +241,12 @@ def _complain(message: str, hint: str | None) -> None:
 
 def _say(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _unread() -> int:
+    """Whoever read our output has gone; the interpreter's own flush at its end must not find that out again."""
+    _silence(sys.stdout)
+    return 141  # 128 + SIGPIPE, as a program that leaves it to the signal
 
 
 def _silence(stream: Any) -> None:

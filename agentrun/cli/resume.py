@@ -16,7 +16,7 @@ from ..errors import Missing, UsageError
 from ..render.fates import show_fates
 from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
-from ..store.snapshots import Snapshot
+from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
 from . import advance
 from .complete import complete_run
@@ -26,21 +26,27 @@ def resume(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="A run: its id, a unique part of it, a job's name, or JOB~2.", autocompletion=complete_run
+            metavar="[RUN]",
+            help="A run: its id, a unique part of it, a job's name, or JOB~2.",
+            autocompletion=complete_run,
         ),
     ] = None,
     from_step: Annotated[
         str | None,
         typer.Option("--from", metavar="STEP", help="Do it again from this step, as a new run with new keys."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be reused and what would run; do nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be reused and what would run; do nothing.")
+    ] = False,
     spec: Annotated[
         str | None, typer.Option(metavar="FILE", help="Go on with this job file instead of the run's own.")
     ] = None,
     accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="With --spec: although finished steps are defined otherwise there.")
+        bool, typer.Option("--accept-changes", help="With --spec: although finished steps differ there.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="End the process that holds the run, and take it over.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="End the process that holds the run, and take it over.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the runs that others advance.")] = False,
 ) -> None:
@@ -137,9 +143,8 @@ def _from(store: Store, reader: Reader, run: Run, step: str, *, plan: bool, as_j
         show_fates(reuse.from_step(job, kept, step))
         return 0
     frozen = create.Frozen.here()
-    request = create.Request(
-        Snapshot(reader.text_of(run), job), run.file, run.params, parent=run.id, taken_over=tuple(kept)
-    )
+    snapshot = Snapshot(reader.text_of(run), job, stem_of(run.file))
+    request = create.Request(snapshot, run.file, run.params, parent=run.id, taken_over=tuple(kept))
     new_id, _lease, clock = create.create(store, request, frozen, own=True)
     reuse.take_scratch(home(), run.id, new_id)
     return advance.advance(store, new_id, shown=advance.watcher(), clock=clock, as_json=as_json)

@@ -12,13 +12,14 @@ from ..engine import create
 from ..engine.ending import status_of_run
 from ..errors import UsageError
 from ..instants import parse_rfc3339, rfc3339
-from ..spec.decode import load
 from ..store.folders import home
 from ..store.read import Reader, Run
-from ..store.snapshots import Snapshot
+from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
 from . import advance
 from .complete import complete_job_file
+
+_READ_AT_MOST = 8 << 20  # characters; more than a job file may have
 
 
 def run(
@@ -43,19 +44,19 @@ def run(
     On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure.
     """
     path = create.job_file(job)
-    decoded, text = load(job)
     tick = _tick(scheduled_time)
+    store = advance.open_store()
+    snapshot = _snapshot(store, job)
     key = run_key
     if key is None and tick is not None:
         key = f"tick {rfc3339(tick)}"
     request = create.Request(
-        Snapshot(text, decoded),
+        snapshot,
         path,
-        create.parameters(decoded, param or ()),
+        create.parameters(snapshot.job, param or ()),
         run_key=key,
         scheduled_time=tick,
     )
-    store = advance.open_store()
     frozen = create.Frozen.here()
     try:
         run_id, lease, clock = create.create(store, request, frozen, own=not detach)
@@ -67,6 +68,22 @@ def run(
         print(run_id)
         return
     raise typer.Exit(advance.advance(store, run_id, shown=advance.watcher(), clock=clock, as_json=as_json))
+
+
+def _snapshot(store: Store, path: str) -> Snapshot:
+    """The job, from its snapshot where this very text has been run before: cron runs the same file all day."""
+    stem = stem_of(path)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            known = Snapshot.known(store.database.connection, stem, file.read(_READ_AT_MOST))
+        if known:
+            return known
+    except (OSError, ValueError):
+        pass  # the decoder says what is wrong with it
+    from ..spec.decode import load
+
+    job, text = load(path)
+    return Snapshot(text, job, stem)
 
 
 def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool, detach: bool) -> int:
@@ -107,4 +124,6 @@ def _tick(text: str | None) -> int | None:
     try:
         return parse_rfc3339(text)
     except ValueError as error:
-        raise UsageError(f"--scheduled-time {text}: this is no RFC 3339 time", "for example 2026-11-20T10:00:00Z") from error
+        raise UsageError(
+            f"--scheduled-time {text}: this is no RFC 3339 time", "for example 2026-11-20T10:00:00Z"
+        ) from error

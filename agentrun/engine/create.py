@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import CannotWrite, NotFound, UsageError
 from ..model import JSON, Job
@@ -29,8 +29,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH = 1_735_689_600_000  # 2025-01-01: 40 bits of milliseconds from there last until 2059
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What somebody wants to run. `file` is absolute; times in ms since the epoch."""
 
     snapshot: Snapshot
@@ -128,7 +127,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
 
 def _make_folder(root: str) -> tuple[RunFolder, Lease]:
     while True:
-        folder = RunFolder(root, new_id(wall(), secrets.randbits(10)))
+        folder = RunFolder(root, new_id(wall(), int.from_bytes(os.urandom(2), "big")))
         try:
             folder.create()
         except FileExistsError:

@@ -6,16 +6,14 @@ Happened: `Ended`, `Answered`, `CancelWished`, `StopWished`. Decided: `Ask`, `St
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..model import Outcome, Reason
 
 Cause = Literal["cancel", "deadline", "shutdown", "budget"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An attempt is over. `causes` is what `retry.on` may name; `retry_after` in ms; `requested`: we asked for it."""
 
     step: str
@@ -31,8 +29,7 @@ class Ended:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The `if` of a step ended with this status; None: it was interrupted or never ran, so it is asked again."""
 
     step: str
@@ -40,41 +37,35 @@ class Answered:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelWished:
+class CancelWished(NamedTuple):
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopWished:
+class StopWished(NamedTuple):
     """The supervisor was told to stop: the run is to be interrupted, and resumed some other time."""
 
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Run the step's `if` (attempt 0). The step stays `queued`."""
 
     step: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     step: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(NamedTuple):
     """The step waits until then for its next attempt; until now: for a slot."""
 
     step: str
     until: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """The step is finished. `covered`: it failed, and `continue_on_error` lets the others see success."""
 
     step: str
@@ -83,8 +74,7 @@ class Settle:
     covered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """End this attempt (0: the step's `if`) and all its processes."""
 
     step: str
@@ -92,8 +82,7 @@ class End:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """The run begins to end; `at`: since when its handlers have their five minutes.
 
     Decided again when a stronger outcome comes, when what a budget let run is over, and with `final`, which says
@@ -107,8 +96,7 @@ class Close:
     final: Literal["cancel", "deadline"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(NamedTuple):
     outcome: Outcome
 
 

@@ -207,9 +207,7 @@ def _adopt(folder: RunFolder, epoch: int) -> Link | None:
 
 def _rewound(run: Run, size: int) -> Run:
     # a power cut took the end of the results file, which is not synced: what was in it is in the record
-    from dataclasses import replace
-
-    return replace(run, results_seen=size)
+    return run._replace(results_seen=size)
 
 
 def _give_up(store: Store, reader: Reader, run: Run, job: Job, clock: Clock, link: Link) -> None:

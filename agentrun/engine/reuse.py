@@ -15,7 +15,7 @@ from ..spec.decode import load
 from ..store.changes import StepSettled, dumps
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow
-from ..store.snapshots import Snapshot
+from ..store.snapshots import Snapshot, stem_of
 from . import plan
 from .facts import StepFacts
 
@@ -32,7 +32,7 @@ class Fate:
 def load_spec(path: str) -> Snapshot:
     """A job file that a run is to go on with. Raises NotFound, JobFileError."""
     job, text = load(path)
-    return Snapshot(text, job)
+    return Snapshot(text, job, stem_of(path))
 
 
 def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:

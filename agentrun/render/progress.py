@@ -68,7 +68,7 @@ class Progress:
             self._usual = None
         self._position = {step.id: step.index + 1 for step in job.steps}
         for instance, _state in active:
-            self._at_work[instance] = (self._position.get(instance, 0), 0, now)
+            self._at_work[instance] = (self._position.get(instance, 0), 1, now)
         if not fresh:
             self._above.append(f"{self._name} goes on: {run.steps_done} of {run.steps_total} steps are done")
         self._safely(lambda: self._draw(now))
@@ -182,7 +182,7 @@ class Progress:
         room = max(1, min(_STEP_LINES, look.height - 3))
         lines += [fit(line, width, look.dots) for _, line in rest[:room]]
         if len(rest) > room:
-            lines.append(look.paint(f"  and {len(rest) - room} more at work", "dim"))
+            lines.append(look.paint(fit(f"  and {len(rest) - room} more at work", width, look.dots), "dim"))
         return lines
 
     def _clock(self, now: int) -> str:

@@ -97,7 +97,8 @@ def _note(standing: Standing) -> str:
 def _why(run: Run) -> str:
     if run.state != "finished" or run.outcome == "succeeded":
         return ""
-    return printable(run.error or words.reason_words(run.reason))
+    why = printable(run.error or words.reason_words(run.reason))
+    return "" if why == run.outcome else why
 
 
 def at_work(active: Sequence[tuple[str, str]]) -> str:

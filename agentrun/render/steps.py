@@ -74,6 +74,8 @@ def _note(row: StepRow, now: int) -> str:
     if row.state == "running" and row.attempt == 0:
         return "its `if` is asked"
     note = printable(words.cause(row))
+    if note == row.outcome:
+        return ""
     return f"{note} (the run goes on: continue_on_error)" if row.covered else note
 
 

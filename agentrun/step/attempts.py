@@ -117,16 +117,24 @@ class Attempts:
         attempt = Attempt(order, epoch)
         if attempt.key in self._open:
             return  # said twice
-        instance = attempt.key[0]
-        before = [one for one in self._left.values() if one.key[0] == instance and not one.leave]
-        if before or any(key[0] == instance for key in self._open):
-            self._open[attempt.key] = attempt
-            self._held.append(attempt)
-            for one in before:
+        self._open[attempt.key] = attempt
+        self._held.append(attempt)
+        for one in list(self._left.values()):
+            if one.key[0] == attempt.key[0] and not one.leave:
                 self._end(one, None, _grace(one.order))
-        else:
-            self._open[attempt.key] = attempt
-            self._launch(attempt)
+        self._release(attempt.key[0])
+
+    def _release(self, instance: str) -> None:
+        """Launch the instance's next attempt, unless something of an earlier one is still there."""
+        if any(one.begun for key, one in self._open.items() if key[0] == instance):
+            return
+        if any(not one.leave for key, one in self._left.items() if key[0] == instance):
+            return
+        for attempt in self._held:
+            if attempt.key[0] == instance:
+                self._held.remove(attempt)
+                self._launch(attempt)
+                return
 
     def end(self, key: Key, cause: str, grace_ms: int) -> None:
         """End an attempt; one that is over already has its result, and this changes nothing."""
@@ -136,6 +144,9 @@ class Attempts:
 
     def end_all(self, cause: str) -> None:
         """End every attempt that is not over, and what ended ones left."""
+        held, self._held = self._held, []
+        for attempt in held:
+            self._record(attempt, None, cause, None)
         for attempt in list(self._open.values()):
             self._end(attempt, cause, _grace(attempt.order))
         self.sweep()
@@ -223,6 +234,7 @@ class Attempts:
         if attempt is self._strays:
             attempt.ending, attempt.killing, attempt.due = False, 0, None
             return
+        attempt.kin.over = True
         if not attempt.recorded:
             if attempt.pipe is not None:
                 self._drain(attempt, LARGE_PIPE)
@@ -237,11 +249,7 @@ class Attempts:
         self._close_pipe(attempt)
         self._trash.append(attempt)
         self._trash_at = time.monotonic() + SETTLE
-        waiting = [one for one in self._held if one.key[0] == attempt.key[0]]
-        for one in waiting:
-            self._held.remove(one)
-            del self._open[one.key]
-            self.start(one.order, one.epoch)
+        self._release(attempt.key[0])
 
     def clean(self) -> None:
         """Remove pipes and temporary folders of what is gone.

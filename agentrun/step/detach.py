@@ -27,8 +27,12 @@ def become_subreaper() -> None:
         raise OSError("cannot become the subreaper of the steps")
 
 
-def tidy_descriptors(keep: int) -> None:
-    """Close what the supervisor opened; keep what it was given (a lock of `flock` is held), but from the steps."""
+def tidy_descriptors(keep: int) -> list[int]:
+    """Close what the supervisor opened; keep what it was given (a lock of `flock` is held), but from the steps.
+
+    Gives what was kept.
+    """
+    kept: list[int] = []
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -42,10 +46,12 @@ def tidy_descriptors(keep: int) -> None:
             try:
                 if os.get_inheritable(fd):
                     os.set_inheritable(fd, False)
+                    kept.append(fd)
                 else:
                     os.close(fd)
             except OSError:
                 pass  # the descriptor of the listing itself
+    return kept
 
 
 def catch_signals() -> int:
@@ -62,11 +68,11 @@ def _nothing(number: int, frame: object) -> None:
     pass
 
 
-def let_go(home: int) -> None:
-    """A mere drain must not keep a terminal, cron's mail or a mounted disk waiting."""
+def let_go(kept: list[int]) -> None:
+    """A mere drain must not keep a terminal, cron's mail, somebody's lock or a mounted disk waiting."""
     null = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.close(null)
-    os.close(home)
+    for fd in (null, *kept):
+        os.close(fd)
     os.chdir("/")

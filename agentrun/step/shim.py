@@ -59,7 +59,7 @@ class Peer:
 class Shim:
     """State of the process; `run` is its life."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, kept: list[int]) -> None:
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._peers: dict[int, Peer] = {}
@@ -78,6 +78,7 @@ class Shim:
         self._restarted = 0                      # pid of the supervisor that we started last
         self._umask = os.umask(0o077)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._kept = [*kept, self._home]
         self._woken = catch_signals()
         self._watch(self._woken, self._on_signal)
         self._add(sock)
@@ -90,10 +91,14 @@ class Shim:
             wait = self._tick()
             if self._over:
                 break
-            for fd, _ in self._poll.poll(wait):
-                handler = self._handlers.get(fd)
-                if handler:
-                    handler()
+            self._wait(wait)
+
+    def _wait(self, seconds: float | None) -> None:
+        """For the next event, or so long; then do what it asks for."""
+        for fd, _ in self._poll.poll(seconds):
+            handler = self._handlers.get(fd)  # none: an earlier event of this turn closed it
+            if handler:
+                handler()
 
     def _tick(self) -> float | None:
         """Do what is due; seconds until the next, None if only an event can bring it."""
@@ -324,19 +329,19 @@ class Shim:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        if self._closing == "lost":
+            self._complain()
+        draining = self._attempts is not None and self._attempts.draining()
+        if draining:
+            let_go(self._kept)
         if self._supervisor:
             self._supervisor.wire.flush()
         for peer in list(self._peers.values()):
             self._part(peer)
-        if self._closing == "lost":
-            self._complain()
-        if self._attempts and self._attempts.draining():
-            let_go(self._home)
-            while self._attempts.draining():
-                for fd, _ in self._poll.poll():
-                    handler = self._handlers.get(fd)
-                    if handler:
-                        handler()
+        while draining and self._attempts and self._attempts.draining():
+            self._wait(None)
+        if draining and self._attempts:
+            self._attempts.clean()
         self._over = True
 
     def _complain(self) -> None:
@@ -357,8 +362,8 @@ def serve(sock: _socket.socket) -> None:
     gc.freeze()  # what the supervisor had loaded is not ours to collect; touching it would copy its pages
     os.setsid()
     become_subreaper()
-    tidy_descriptors(sock.fileno())
-    Shim(sock).run()
+    kept = tidy_descriptors(sock.fileno())
+    Shim(sock, kept).run()
 
 
 def die(error: BaseException) -> None:

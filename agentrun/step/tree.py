@@ -34,11 +34,12 @@ Key = tuple[str, int]
 class Kin:
     """One attempt's processes as the shim knows them: the leader, and the orphans that came to the shim."""
 
-    __slots__ = ("begun", "key", "leader", "orphans", "remembered", "sessions")
+    __slots__ = ("begun", "key", "leader", "orphans", "over", "remembered", "sessions")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.leader = 0                          # 0: not yet, or not any more
+        self.over = False                        # its last process is gone: no orphan can be its own any more
         self.orphans: set[int] = set()
         self.remembered: dict[int, int] = {}     # pid → start time, of all that was ever seen below it
         self.sessions: set[int] = set()
@@ -127,7 +128,7 @@ class Family:
         return map(int, text.split())
 
     def _whose(self, pid: int) -> Kin | None:
-        there = [kin for kin in self.kin.values() if kin.alive]
+        there = [kin for kin in self.kin.values() if not kin.over]
         try:
             session = os.getsid(pid)
         except OSError:

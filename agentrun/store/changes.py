@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import Overtaken
 from ..model import JSON, Outcome, Reason
@@ -80,8 +79,7 @@ _BEGIN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StepAsked:
+class StepAsked(NamedTuple):
     """The step's `if` is put to its shell. Written before the shell exists."""
 
     instance: str
@@ -100,8 +98,7 @@ class StepAsked:
         journal(cursor, run_id, self.at, "condition_asked", _SUPERVISOR, instance=self.instance)
 
 
-@dataclass(frozen=True, slots=True)
-class StepAnswered:
+class StepAnswered(NamedTuple):
     """The step's `if` has said yes. A no, or a failure, settles the step."""
 
     instance: str
@@ -121,8 +118,7 @@ class StepAnswered:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(NamedTuple):
     """An attempt is about to begin. Written before its process exists.
 
     `tries` and `interruptions` are those before this attempt: recovery counts its end again.
@@ -158,8 +154,7 @@ class AttemptStarted:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(NamedTuple):
     """An attempt is over, or is known to have been interrupted. The step is settled by another change."""
 
     instance: str
@@ -203,8 +198,7 @@ class AttemptEnded:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class StepParked:
+class StepParked(NamedTuple):
     """Between two attempts: the next one is due at `until`."""
 
     instance: str
@@ -225,8 +219,7 @@ class StepParked:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StepSettled:
+class StepSettled(NamedTuple):
     """The checkpoint of a step: it never runs again in this run, unless the run fails and is reopened."""
 
     instance: str
@@ -263,8 +256,7 @@ class StepSettled:
         journal(cursor, run_id, self.at, "step_finished", _SUPERVISOR, instance=self.instance, detail=detail)
 
 
-@dataclass(frozen=True, slots=True)
-class RunClosing:
+class RunClosing(NamedTuple):
     """The run begins to end before its steps are through: a cancel, its deadline, its budget."""
 
     outcome: Outcome
@@ -282,8 +274,7 @@ class RunClosing:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(NamedTuple):
     """The end of a run. Written when nothing of it is left running."""
 
     outcome: Outcome
@@ -305,8 +296,7 @@ class RunFinished:
         journal(cursor, run_id, self.at, "run_finished", _SUPERVISOR, detail=detail)
 
 
-@dataclass(frozen=True, slots=True)
-class WishTaken:
+class WishTaken(NamedTuple):
     """A wish of somebody else has reached the plan."""
 
     wish: int
@@ -320,8 +310,7 @@ class WishTaken:
         guard(cursor, f"wish {self.wish}")
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(NamedTuple):
     """A line of the journal that no row goes with."""
 
     kind: str

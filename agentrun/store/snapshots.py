@@ -1,4 +1,4 @@
-"""Job files frozen: their text under its hash, and beside it what it decodes to.
+"""Job files frozen: the text under its hash, and beside it what it decodes to.
 
 Reading the YAML of 10,000 steps takes 300 ms at best; unpickling the decoded job a tenth of that. The pickle is
 believed only if this very version of the program wrote it; everything else is decoded from the text again. It
@@ -7,29 +7,42 @@ is ours: a state folder that others can write to is refused (`folders.prepare`).
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
-from ..model import Job
+
+if TYPE_CHECKING:
+    from ..model import Job
 
 # Another version of the program, or of the model, decodes the text again.
 DECODER = f"agentrun {__version__} model 1"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A job file frozen: its text and what it decodes to."""
+def sha256(stem: str, text: str) -> str:
+    """The key of a snapshot: equal texts under other names may be other jobs."""
+    import hashlib
+
+    return hashlib.sha256(f"{stem}\n{text}".encode()).hexdigest()
+
+
+def stem_of(path: str) -> str:
+    """`quotes` for `/opt/quotes.yaml`."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+class Snapshot(NamedTuple):
+    """A job file frozen: its text, what it decodes to, and the file's stem, which may be the job's name."""
 
     text: str
     job: Job
+    stem: str = ""
 
     @property
     def sha256(self) -> str:
-        """The name of the text."""
-        import hashlib
-
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """What it is known by."""
+        return sha256(self.stem, self.text)
 
     def decoded(self) -> bytes:
         """What `put` keeps beside the text."""
@@ -46,14 +59,21 @@ class Snapshot:
             (sha256, self.text, DECODER, decoded),
         )
 
+    @classmethod
+    def known(cls, connection: sqlite3.Connection, stem: str, text: str) -> Snapshot | None:
+        """The snapshot of a file that has been run before, without reading its YAML again."""
+        row = connection.execute(
+            "SELECT decoded FROM snapshots WHERE sha256 = ? AND decoder = ?", (sha256(stem, text), DECODER)
+        ).fetchone()
+        return None if row is None else cls(text, cls.job_in(text, DECODER, row[0], stem), stem)
+
     @staticmethod
     def job_in(text: str, decoder: str, decoded: bytes, path: str) -> Job:
         """The job in a row of `snapshots`; `path` is what its problems would be reported under."""
         if decoder == DECODER:
             import pickle
 
-            job = pickle.loads(decoded)
-            assert isinstance(job, Job)
+            job: Job = pickle.loads(decoded)
             return job
         from ..spec.decode import decode
 

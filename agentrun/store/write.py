@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import Busy, NotFound, UsageError
 from ..model import JSON
@@ -22,8 +22,7 @@ from .database import Database
 from .snapshots import Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """What is known of a run before it starts. Times in ms since the epoch."""
 
     id: str
@@ -38,8 +37,7 @@ class NewRun:
     parent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """When and in what boot a write happens. `elapsed` and `boottime` in ms; `now` in ms since the epoch."""
 
     now: int

@@ -110,7 +110,8 @@ class World:
         self._runs: list[Recorded] = []
 
     def record(self, run_id: str, job: Job, file: str = "/opt/quotes/quotes.yaml", **more: Any) -> Recorded:
-        values: dict[str, Any] = {"params": {}, "run_key": None, "scheduled_time": None, "created_at": START, "by": "ann"}
+        values: dict[str, Any] = {"params": {}, "run_key": None, "scheduled_time": None, "created_at": START}
+        values["by"] = "ann"
         self.store.record(
             NewRun(id=run_id, job=job.name, file=file, steps_total=len(job.steps), **(values | more)),
             Snapshot(f"# {job.name} {len(job.steps)}\n{TEXT}", job),

@@ -42,13 +42,13 @@ def test_no_command_shows_the_help(world: World) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["stats"], "agentrun: no such command 'stats'. Did you mean 'status'?\n  hint: `agentrun --help` shows what it takes\n"),
-        (["status", "--foo"], "agentrun: no such option: --foo\n  hint: `agentrun status --help` shows what it takes\n"),
-        (["cancel"], "agentrun: missing argument 'RUN'.\n  hint: `agentrun cancel --help` shows what it takes\n"),
+        (["stats"], "no such command 'stats'. Did you mean 'status'?\n  hint: `agentrun --help`"),
+        (["status", "--foo"], "no such option: --foo\n  hint: `agentrun status --help`"),
+        (["cancel"], "missing argument 'RUN'.\n  hint: `agentrun cancel --help`"),
     ],
 )
 def test_mistakes_in_the_command_line(world: World, argv: list[str], message: str) -> None:
-    assert world.call(*argv) == (2, "", message)
+    assert world.call(*argv) == (2, "", f"agentrun: {message} shows what it takes\n")
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_a_failing_statement_is_explained(world: World, monkeypatch: pytest.Monk
 
 def test_output_in_an_encoding_that_lacks_characters(world: World) -> None:
     world_env = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    code = "import sys; from agentrun.cli.app import run_app; sys.exit(run_app(['status', '\\udcff…']))"
+    code = "import sys; from agentrun.cli.app import run_app; sys.exit(run_app(['status', 'quotes…']))"
     done = subprocess.run([sys.executable, "-c", code], env=world_env, capture_output=True, check=False)
     assert done.returncode == 66
-    assert b"there is no run or job \\xff\\u2026" in done.stderr
+    assert b"there is no run or job quotes\\u2026" in done.stderr
 
 
 def test_completion(world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

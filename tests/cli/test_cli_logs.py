@@ -27,8 +27,8 @@ def run(world: World, quotes: Quotes) -> Recorded:
     made.write("quote", (1200, b"\x1b[31mred\x07\r\n"), (1400, b"\xff caf\xc3\xa9\n"))
     made.wait(600).end("customers").settle("customers").end("quote", "failed", reason="exit", exit_code=1)
     made.start("quote", 2).write("quote", (1700, b"again\n"), attempt=2)
-    made.wait(500).end("quote", "failed", 2, reason="exit", exit_code=1).settle("quote", "failed", reason="exit", exit_code=1)
-    return made.finish("failed")
+    made.wait(500).end("quote", "failed", 2, reason="exit", exit_code=1)
+    return made.settle("quote", "failed", reason="exit", exit_code=1).finish("failed")
 
 
 def texts(out: str) -> list[str]:

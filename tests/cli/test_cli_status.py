@@ -110,7 +110,7 @@ def test_one_step_with_everything_that_is_known(world: World, quotes: Quotes) ->
         "      KeyError: 'x'",
         "  attempt 3 10:00:01  succeeded, 0.5 s",
     ]
-    assert world.call("status", "quotes", "-v")[1].count("\n\n") == 4
+    assert world.call("status", "quotes", "-v")[1].count("\n\n") == 5
     status, _, err = world.call("status", "quotes", "--step", "rate")
     assert status == 66
     assert "has no step rate (did you mean 'rates'?)" in err

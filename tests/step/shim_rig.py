@@ -125,7 +125,9 @@ class Rig:
         self.said.remove("swept")
 
     def _listen(self, until: float, what: str) -> None:
-        wait_readable(self.link.fileno(), what, max(0.0, until - time.monotonic()))
+        writers = [self.link] if self.link.pending else []
+        if not any(select.select([self.link], writers, [], max(0.0, until - time.monotonic()))):
+            raise AssertionError(f"waited in vain for {what}")
         self.link.flush()
         self.said += [message["is"] for message in self.link.receive()]
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from agentrun.step.boot import boot_id
 from agentrun.store.locks import SHIM, held
-from shim_rig import Rig, alive, wait_gone
+
+from .shim_rig import Rig, alive, wait_gone
 
 
 @pytest.fixture
@@ -70,13 +72,13 @@ print(json.dumps({
     assert (seen["env"]["AGENTRUN_STEP"], seen["env"]["AGENTRUN_ATTEMPT"]) == ("a", "1")
     assert int(seen["status"]["SigBlk"], 16) == 0
     # Python ignores PIPE (13) and XFSZ (25) by itself; nothing else may be ignored
-    assert int(seen["status"]["SigIgn"], 16) & ~(1 << 12 | 1 << 24) == 0
+    assert _ignored(seen["status"]["SigIgn"]) <= {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def test_ignored_signals_are_default_again(rig: Rig) -> None:
     rig.sh("grep SigIgn /proc/self/status")
     assert rig.result().exit_code == 0
-    assert rig.log().split() == [b"SigIgn:", b"0" * 16]
+    assert _ignored(rig.log().split()[1].decode()) == set()
 
 
 def test_descriptor_limit_is_the_one_we_were_given(rig: Rig) -> None:
@@ -209,7 +211,7 @@ def test_a_step_may_use_its_grace(rig: Rig) -> None:
     rig.link.end("a", 1, "cancel", 10_000)
     result = rig.result()
     assert (result.ended_by, result.exit_code) == ("cancel", 3)
-    assert rig.log() == b"bye\n"
+    assert rig.log().endswith(b"bye\n")
 
 
 def test_a_stopped_step_hears_term(rig: Rig) -> None:
@@ -282,13 +284,17 @@ def test_what_a_leftover_writes_is_still_logged(rig: Rig) -> None:
 
 
 def test_leftovers_end_before_the_next_attempt_of_the_instance(rig: Rig) -> None:
-    rig.sh('(trap "" TERM; echo up >"$NEWS"; sleep 600) & read x <"$GO"', grace=100, env={"GO": _fifo(rig, "go")})
+    go = _fifo(rig, "go")
+    rig.sh('(trap "" TERM; echo up >"$NEWS"; sleep 600) & echo $!; read x <"$GO"', grace=100, env={"GO": go})
     rig.news.line()
-    Path(rig.root / "go").write_text("x\n")
+    Path(go).write_text("x\n")
     rig.result()
-    rig.sh('ps -e -o args | grep -c "[s]leep 600.$MARK" || true; echo began', attempt=2, env={"MARK": "1"})
+    left = rig.log().decode().strip()
+    rig.sh('kill -0 "$LEFT" 2>/dev/null && echo alive || echo gone', attempt=2, env={"LEFT": left})
     rig.sh("exit 0", "other")
     assert rig.result("other").exit_code == 0  # nobody else has to wait
+    rig.result("a", 2)
+    assert rig.log("a", 2) == b"gone\n"
     assert rig.result("a", 2).started_at - rig.result().ended_at >= 100
 
 
@@ -357,6 +363,11 @@ def test_a_result_that_the_disk_refuses_is_written_later(rig: Rig) -> None:
     resource.prlimit(rig.link.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert rig.result("b").exit_code == 0
     assert rig.result().exit_code == 0
+
+
+def _ignored(mask: str) -> set[int]:
+    """Signal numbers of a mask of /proc; 32 and 33 are the C library's own, which nobody can set."""
+    return {number for number in range(1, 65) if int(mask, 16) >> (number - 1) & 1} - {32, 33}
 
 
 def _fifo(rig: Rig, name: str) -> str:

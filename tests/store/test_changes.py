@@ -140,7 +140,7 @@ def test_a_run_closes_and_may_close_harder(run: Store, reader: Reader) -> None:
     commit(run, RUN, RunClosing("timed_out", "deadline", NOW + 1))
     commit(run, RUN, RunClosing("cancelled", "cancel", NOW + 2))
     found = reader.run(RUN)
-    assert (found.closing, found.closing_at, found.state) == ("cancelled", NOW + 1, "running")
+    assert (found.closing, found.closing_at, found.state) == ("cancelled", NOW + 2, "running")
 
 
 def test_a_wish_is_taken_once(run: Store, reader: Reader) -> None:

@@ -77,7 +77,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytes
 
 def test_a_file_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("not a folder")
-    with pytest.raises(CannotWrite, match="cannot create the state folder .*: File exists"):
+    with pytest.raises(CannotWrite, match=r"cannot create the state folder .*: File exists"):
         folders.prepare(str(tmp_path / "state"))
     with pytest.raises(CannotWrite, match="Not a directory"):
         folders.prepare(str(tmp_path / "state" / "below"))

@@ -1,0 +1,190 @@
+"""The live view, on a terminal that is played: what stands on its screen after each turn."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from agentrun.model import Job, Step
+from agentrun.render.progress import Progress
+from agentrun.render.terminal import Look
+from agentrun.store.changes import AttemptStarted, RunClosing, StepAsked, StepParked, StepSettled
+from agentrun.store.read import Run
+
+NOW = 1_795_168_800_000
+
+
+class Screen(io.StringIO):
+    """Understands what the view uses: text, "up n lines", "clear from here on"."""
+
+    def shown(self) -> list[str]:
+        lines: list[str] = []
+        for up, text in re.findall(r"(?:\r\x1b\[(\d+)A\x1b\[J)|([^\x1b\r]+)", self.getvalue()):
+            if up:
+                del lines[len(lines) - int(up) :]
+            else:
+                lines += text.splitlines()
+        return lines
+
+
+def run(total: int = 4, **more: Any) -> Run:
+    values = dict.fromkeys(Run._fields)
+    values |= {"id": "k3v9x07f3a", "job": "quotes", "state": "running", "params": {}, "started_at": NOW}  # type: ignore[dict-item]
+    values |= {"created_at": NOW, "steps_total": total, "steps_done": 0, "resumes": 0}  # type: ignore[dict-item]
+    return Run(**(values | more))  # type: ignore[arg-type]
+
+
+def job(total: int = 4) -> Job:
+    return Job("quotes", tuple(Step(id=f"s{n}", index=n) for n in range(total)))
+
+
+def started(n: int, at: int = NOW, attempt: int = 1) -> AttemptStarted:
+    return AttemptStarted(f"s{n}", n, attempt, 0, 0, False, "", "{}", at)
+
+
+def settled(n: int, at: int, outcome: Any = "succeeded", **more: Any) -> StepSettled:
+    return StepSettled(f"s{n}", n, outcome, at, **more)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    monkeypatch.setenv("TERM", "xterm")
+    return Screen()
+
+
+def view(screen: Screen, width: int = 80, height: int = 24) -> Progress:
+    return Progress(screen, Look(True, width, False, True, height))
+
+
+def test_a_whole_run(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), 40_000, NOW)
+    shown.changed([started(0), StepAsked("s1", 1, NOW)], NOW + 200)
+    shown.tick(NOW + 1_000)
+    assert screen.shown() == [
+        "quotes/7f3a  0 of 4 done  1.0 s, about 30 s left",
+        "  step 1 of 4  s0  1.0 s",
+        "  step 2 of 4  s1 (its `if`)  1.0 s",
+    ]
+    shown.changed([settled(0, NOW + 1_100), settled(1, NOW + 1_100, "skipped", reason="if")], NOW + 1_300)
+    shown.changed([started(2, NOW + 1_300)], NOW + 1_500)
+    shown.changed([StepParked("s2", NOW + 9_500, 1, 0, NOW + 1_600)], NOW + 2_000)
+    assert screen.shown() == [
+        "✓ s0  1.1 s",
+        "- s1  skipped: its `if` said no",
+        "quotes/7f3a  2 of 4 done  2.0 s, about 30 s left",
+        "  step 3 of 4  s2  attempt 2 in 7.5 s",
+    ]
+    shown.changed([started(2, NOW + 9_500, 2)], NOW + 10_000)
+    assert screen.shown()[-1] == "  step 3 of 4  s2 (attempt 2)  0.5 s"
+    shown.say("a word\x1b[2J")
+    assert screen.shown()[2] == "a word\\x1b[2J"
+    shown.changed([settled(2, NOW + 10_100, "failed", reason="exit", exit_code=3)], NOW + 10_400)
+    shown.end(run(state="finished", outcome="failed", steps_done=4, finished_at=NOW + 11_000, error="it failed"), NOW)
+    assert screen.shown() == [
+        "✓ s0  1.1 s",
+        "- s1  skipped: its `if` said no",
+        "a word\\x1b[2J",
+        "✗ s2  0.6 s  failed: exit status 3",
+        "✗ quotes/7f3a failed after 11.0 s, 4 of 4 steps done: it failed",
+        "  its log:  agentrun logs k3v9x07f3a --failed",
+        "  go on:    agentrun resume k3v9x07f3a",
+    ]
+
+
+def test_success_is_one_line(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), None, NOW)
+    shown.end(run(state="finished", outcome="succeeded", steps_done=4, finished_at=NOW + 4_200), NOW + 4_200)
+    assert screen.shown() == ["✓ quotes/7f3a succeeded: 4 steps in 4.2 s"]
+
+
+def test_a_report_stands_below_the_result(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), None, NOW)
+    shown.end(run(state="finished", outcome="failed", steps_done=4, finished_at=NOW + 4_200), NOW, ["one", "two"])
+    assert screen.shown() == ["✗ quotes/7f3a failed after 4.2 s, 4 of 4 steps done", "one", "two"]
+
+
+def test_a_run_that_was_taken_over_has_no_estimate(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(steps_done=2, resumes=1), job(), 40_000, NOW + 9_000_000, active=[("s2", "running")])
+    shown.tick(NOW + 9_001_000)
+    assert screen.shown() == [
+        "quotes/7f3a goes on: 2 of 4 steps are done",
+        "quotes/7f3a  2 of 4 done  1.0 s",
+        "  step 3 of 4  s2  1.0 s",
+    ]
+
+
+def test_closing_and_overtime_are_told(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), 1_000, NOW)
+    shown.tick(NOW + 2_000)
+    assert screen.shown() == ["quotes/7f3a  0 of 4 done  2.0 s, longer than its usual 1.0 s"]
+    shown.changed([RunClosing("cancelled", "cancel", NOW + 2_100)], NOW + 2_300)
+    assert screen.shown() == ["quotes/7f3a  0 of 4 done  2.3 s, ending: cancelled"]
+
+
+def test_thousands_of_ends_in_a_moment_are_counted(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(2_000), job(2_000), None, NOW)
+    for n in range(2_000):
+        outcome: Any = "failed" if n == 1_000 else "succeeded"
+        shown.changed([started(n), settled(n, NOW, outcome)], NOW + 1)
+    shown.tick(NOW + 300)
+    lines = screen.shown()
+    assert lines[20:] == [
+        "✗ s1000  0.0 s  failed",
+        "✓ and 1979 more steps: succeeded",
+        "quotes/7f3a  2000 of 2000 done  0.3 s",
+    ]
+    assert len(screen.getvalue()) < 2_000
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 6), (40, 24)])
+def test_a_small_terminal(screen: Screen, width: int, height: int) -> None:
+    shown = view(screen, width, height)
+    shown.begin(run(40), job(40), 100_000, NOW)
+    shown.changed([started(n) for n in range(40)], NOW + 300)
+    lines = screen.shown()
+    assert max(map(len, lines)) < width
+    assert len(lines) < height
+    assert lines[-1].startswith("  and 3")
+
+
+def test_a_terminal_that_goes_away_ends_the_view_and_nothing_else(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), None, NOW)
+    assert shown.interval == 200
+    screen.close()
+    shown.tick(NOW + 500)
+    assert shown.interval is None
+    for call in range(2):
+        shown.changed([started(call)], NOW + 1_000)
+    shown.say("x")
+    shown.end(run(), NOW)
+
+
+def test_nonsense_never_reaches_the_supervisor(screen: Screen) -> None:
+    shown = view(screen)
+    shown.changed([settled(0, NOW)], NOW)
+    shown.say("before it began")
+    changes: Sequence[Any] = [object(), StepSettled(None, None, None, None)]  # type: ignore[arg-type]
+    shown.changed(changes, NOW)
+    shown.end(run(), NOW)
+
+
+def test_without_cursor_movement_it_only_tells_what_ends(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    shown = view(screen)
+    assert shown.interval is None
+    shown.begin(run(), job(), None, NOW)
+    shown.changed([started(0)], NOW)
+    shown.changed([settled(0, NOW + 300)], NOW + 300)
+    shown.end(run(state="finished", outcome="succeeded", finished_at=NOW + 400), NOW + 400)
+    assert screen.getvalue() == "✓ s0  0.3 s\n✓ quotes/7f3a succeeded: 4 steps in 0.4 s\n"
