@@ -7,6 +7,7 @@ itself when they let go of it.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 _ADVANCE = ("run", "resume", "supervise")
@@ -14,6 +15,7 @@ _ADVANCE = ("run", "resume", "supervise")
 
 def main() -> None:
     """`agentrun …`, also as `python -m agentrun …`."""
+    gc.disable()  # nothing that a command loads is garbage; the supervisor's loop turns it on again
     if _advances(sys.argv[1:]):
         from .cli import early
         from .step.link import Link

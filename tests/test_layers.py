@@ -89,7 +89,7 @@ class Import:
 
     @property
     def layer(self) -> str:
-        return (self.target.split(".") + [""])[1]
+        return [*self.target.split("."), ""][1]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def test_imports_go_down(module: Module) -> None:
     for imported in module.imports():
         if imported.ours:
             assert imported.layer in RANK, f"{module.name}:{imported.line}: {imported.layer} is no layer"
-            assert RANK[imported.layer] >= RANK[module.layer], f"{module.name}:{imported.line}: {imported.target} is above"
+            below = RANK[imported.layer] >= RANK[module.layer]
+            assert below, f"{module.name}:{imported.line}: {imported.target} is above it"
 
 
 def test_the_lowest_layer_knows_nothing_of_ours() -> None:

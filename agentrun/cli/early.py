@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # `typing` would be carried by every shim
 if TYPE_CHECKING:
     from ..step.link import Link
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import CannotWrite, NotFound, UsageError
@@ -41,8 +40,7 @@ class Request(NamedTuple):
     taken_over: tuple[StepSettled, ...] = ()
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(NamedTuple):
     """What a run keeps of the process that created it."""
 
     env: Mapping[str, str]

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from ..digest import sha256_hex
 from ..model import Job
 from ..store.folders import RunFolder
 
@@ -65,9 +66,7 @@ def _digest(path: str) -> str | None:
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > _BIGGEST:
             return None
-        import hashlib
-
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
+            return sha256_hex(file.read())
     except (OSError, ValueError):
         return None

@@ -16,6 +16,7 @@ more, the steps are ended too: what cannot be recorded must not be done.
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import signal
@@ -115,6 +116,8 @@ class Supervisor:
 
     def advance(self) -> Literal["finished", "stopped"]:
         """Bring the run to its end, or as far as a signal lets it. Raises Overtaken, StoreError."""
+        gc.freeze()
+        gc.enable()
         with self._attention():
             try:
                 self._gather_wishes()

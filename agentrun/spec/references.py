@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..model import JSON
 
@@ -28,8 +28,7 @@ class Unresolved(Exception):
         self.why = why
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """`path` is what it names, `text` how it is written."""
 
     path: tuple[str, ...]

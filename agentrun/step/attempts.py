@@ -99,6 +99,7 @@ class Attempts:
         self._open: dict[Key, Attempt] = {}   # without a result in the file
         self._left: dict[Key, Attempt] = {}   # with one, but not gone
         self._held: list[Attempt] = []
+        self._busy: set[str] = set()          # instances of which something is there that must be alone
         self._due: list[tuple[float, int, Attempt]] = []
         self._count = 0
         self._output = Output()
@@ -126,9 +127,7 @@ class Attempts:
 
     def _release(self, instance: str) -> None:
         """Launch the instance's next attempt, unless something of an earlier one is still there."""
-        if any(one.begun for key, one in self._open.items() if key[0] == instance):
-            return
-        if any(not one.leave for key, one in self._left.items() if key[0] == instance):
+        if instance in self._busy:
             return
         for attempt in self._held:
             if attempt.key[0] == instance:
@@ -185,6 +184,7 @@ class Attempts:
             self._record(attempt, failed.code, None, failed.message)
             return
         attempt.begun = True
+        self._busy.add(attempt.key[0])
         self.family.born(attempt.kin, pid, attempt.fifo)
         log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
         attempt.pipe = Pipe(reader, log)
@@ -242,14 +242,22 @@ class Attempts:
         if attempt.recorded and (attempt.pipe is None or attempt.ending or self._drain(attempt, LARGE_PIPE)):
             self._gone(attempt)
 
+    def _free(self, attempt: Attempt) -> None:
+        """The next attempt of its instance need not wait for this one any more."""
+        if attempt.begun:
+            self._busy.discard(attempt.key[0])
+        self._release(attempt.key[0])
+
     def _gone(self, attempt: Attempt) -> None:
+        if self._left.pop(attempt.key, None) is None:
+            return  # known already
         attempt.due = None
-        self._left.pop(attempt.key, None)
         self.family.gone(attempt.kin, attempt.fifo)
         self._close_pipe(attempt)
         self._trash.append(attempt)
         self._trash_at = time.monotonic() + SETTLE
-        self._release(attempt.key[0])
+        if not attempt.leave:
+            self._free(attempt)
 
     def clean(self) -> None:
         """Remove pipes and temporary folders of what is gone.
@@ -313,6 +321,8 @@ class Attempts:
         del self._open[attempt.key]
         self._left[attempt.key] = attempt
         self._bell()
+        if attempt.leave:
+            self._free(attempt)
 
     # ---- ends and due times
 
@@ -335,8 +345,7 @@ class Attempts:
         if not attempt.kin.alive:
             self._settle(attempt)
             return
-        tree.signal_kin(attempt.kin, _signal.SIGTERM)
-        tree.signal_kin(attempt.kin, _signal.SIGCONT)  # who is stopped cannot hear the first
+        tree.signal_kin(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
         self._at(attempt, grace_ms / 1000)
 
     def _kill(self, attempt: Attempt) -> None:

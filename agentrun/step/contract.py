@@ -18,13 +18,13 @@ finds the program on the step's own PATH; where that fails (no such file, not ex
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
+from ..digest import sha256_hex
 from ..errors import JobFileError, NotFound
 from ..model import JSON, Job, Problem, Step
 
@@ -193,7 +193,7 @@ def _traceparent(run_id: str, instance: str, attempt: int) -> str:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return sha256_hex("\0".join(parts).encode())
 
 
 # ---- the call of a Python step

@@ -26,8 +26,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..model import JSON
 from ..spec.values import parse_duration
@@ -57,16 +56,14 @@ class OutputsError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What a step gave back. `retry_after` in milliseconds."""
 
-    values: dict[str, JSON] = field(default_factory=dict)
+    values: dict[str, JSON]
     retry_after: int | None = None
 
 
-@dataclass(frozen=True)
-class Raised:
+class Raised(NamedTuple):
     """The exception that ended a Python step.
 
     `mro` holds the names of its class and of those above it, plain and, where not built in, with the module

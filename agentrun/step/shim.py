@@ -360,6 +360,7 @@ class Shim:
 def serve(sock: _socket.socket) -> None:
     """What the forked child does instead of going on: be the shim, to its end."""
     gc.freeze()  # what the supervisor had loaded is not ours to collect; touching it would copy its pages
+    gc.enable()
     os.setsid()
     become_subreaper()
     kept = tidy_descriptors(sock.fileno())

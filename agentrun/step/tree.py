@@ -168,15 +168,16 @@ class Family:
         return there[0] if len(there) == 1 and not self.strays.orphans else self.strays
 
 
-def signal_kin(kin: Kin, number: int) -> None:
+def signal_kin(kin: Kin, *numbers: int) -> None:
     """Signal all of an attempt: its group in one go, then who is not in it; parents before children."""
     processes = kin.remember()
     group = kin.leader  # not waited for yet, so its number is still its own
-    if group:
-        procs.send_to_group(group, number)
-    for process in processes:
-        if not group or process.group != group:
-            _send(process, number, kin)
+    for number in numbers:
+        if group:
+            procs.send_to_group(group, number)
+        for process in processes:
+            if not group or process.group != group:
+                _send(process, number, kin)
 
 
 def kill_kin(kin: Kin) -> None:

@@ -354,7 +354,7 @@ def _quote(file: str) -> str:
     return file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _primary(error: sqlite3.Error) -> int:
+def _primary(error: Exception) -> int:
     """The primary result code: extended ones carry it in their low byte. 0 where Python itself objected."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -363,7 +363,7 @@ def _passing(error: sqlite3.Error) -> bool:
     return _primary(error) in _PASSING
 
 
-def explain(error: sqlite3.Error, file: str) -> StoreError:
+def explain(error: Exception, file: str) -> StoreError:
     """SQLite's error in words that say what to do."""
     code = _primary(error)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

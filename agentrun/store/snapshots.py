@@ -12,6 +12,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
+from ..digest import sha256_hex
 
 if TYPE_CHECKING:
     from ..model import Job
@@ -22,9 +23,7 @@ DECODER = f"agentrun {__version__} model 1"
 
 def sha256(stem: str, text: str) -> str:
     """The key of a snapshot: equal texts under other names may be other jobs."""
-    import hashlib
-
-    return hashlib.sha256(f"{stem}\n{text}".encode()).hexdigest()
+    return sha256_hex(f"{stem}\n{text}".encode())
 
 
 def stem_of(path: str) -> str:
