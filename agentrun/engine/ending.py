@@ -37,7 +37,12 @@ def failure_of(reader: Reader, run_id: str, job: Job, first_failure: str | None,
 
 
 def status_of_step(row: StepRow) -> int:
-    """The exit status that a failed step lends to its run."""
+    """The exit status that a failed step lends to its run.
+
+    One that could not be started has none of its own: something that it needs is missing (EX_UNAVAILABLE).
+    """
+    if row.reason == "spawn":
+        return 69
     if row.outcome == "timed_out":
         return 124
     if row.signal is not None:

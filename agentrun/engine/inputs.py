@@ -6,6 +6,7 @@ attempt is recorded as begun and failed, and never becomes a process with an emp
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ class Inputs:
         self.fresh: dict[str, str | None] = {}
         self._run, self._job, self._folder, self._reader, self._facts = run, job, folder, reader, facts
         self.base = contract.base_environment(job.inherit_env, frozen)
+        self._startup = contract.shell_startup(self.base)
         self._job_folder = os.path.dirname(run.file)
         self.working_folder = contract.working_folder(job, self._job_folder)
         root = os.path.dirname(os.path.dirname(folder.path))
@@ -68,6 +70,8 @@ class Inputs:
         inputs = {"env": {name: env[name] for name in (*self._job.env, *step.env)}}
         if step.args:
             inputs["with"] = args
+        # what would change a shell at its start: of the base known once, of the job's own lines looked at here
+        shell_env = {**self._startup, **env}
         env |= contract.environment(
             job=self._job,
             step=step,
@@ -83,9 +87,9 @@ class Inputs:
             working_folder=self.working_folder,
         )
         if attempt == 0:
-            argv, shell = contract.condition(self._job, step, {**self.base, **env})
+            argv, shell = contract.condition(self._job, step, shell_env)
         else:
-            argv, shell = self._command(step, attempt, args, env)
+            argv, shell = self._command(step, attempt, args, shell_env)
         order = {
             "instance": step.id,
             "attempt": attempt,
@@ -100,7 +104,7 @@ class Inputs:
         return Prepared(order, key, dumps(inputs))
 
     def _command(
-        self, step: Step, attempt: int, args: Mapping[str, JSON], env: Mapping[str, str]
+        self, step: Step, attempt: int, args: Mapping[str, JSON], shell_env: Mapping[str, str]
     ) -> tuple[list[str], list[str] | None]:
         call = ""
         if step.python is not None:
@@ -113,7 +117,7 @@ class Inputs:
                 job_file=self._run.file,
                 job_folder=self._job_folder,
             )
-        return contract.command(self._job, step, self._job_folder, call, {**self.base, **env})
+        return contract.command(self._job, step, self._job_folder, call, shell_env)
 
     def _environment(self, step: Step) -> dict[str, str]:
         env: dict[str, str] = {}
@@ -147,8 +151,6 @@ class Inputs:
         raise Unresolved(path, "unknown")
 
     def _output(self, path: tuple[str, ...], step_id: str, rest: list[str]) -> JSON:
-        import json
-
         if step_id in self.fresh:
             text = self.fresh[step_id]
             values = {} if text is None else json.loads(text)

@@ -17,11 +17,8 @@ more, the steps are ended too: what cannot be recorded must not be done.
 from __future__ import annotations
 
 import gc
-import os
-import selectors
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from ..errors import Overtaken, StoreError
@@ -46,6 +43,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader, Run
 from ..store.write import Store
 from . import judge, plan
+from .attention import Attention
 from .clock import Clock
 from .ending import failure_of
 from .facts import Facts, must_ask
@@ -54,7 +52,6 @@ from .inputs import Inputs, InputsError, Prepared
 
 _SWEEP_PATIENCE = 60_000  # ms that what the steps left behind may take to go; the shim kills it long before
 _SHIM_DEATH = 5.0  # seconds for the kernel to free the lock of a shim that has hung up
-_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Watcher(Protocol):
@@ -108,9 +105,7 @@ class Supervisor:
         self._verdicts: dict[str, judge.Verdict | int] = {}
         self._outcome: Outcome | None = None
         self._swept = False
-        self._signals: list[signal.Signals] = []
-        self._selector = selectors.DefaultSelector()
-        self._bell = -1
+        self._attention = Attention(folder.bell)
 
     # --- the loop ---
 
@@ -118,7 +113,7 @@ class Supervisor:
         """Bring the run to its end, or as far as a signal lets it. Raises Overtaken, StoreError."""
         gc.freeze()
         gc.enable()
-        with self._attention():
+        with self._attention:
             try:
                 self._gather_wishes()
                 while True:
@@ -328,8 +323,7 @@ class Supervisor:
             self._changes.append(WishTaken(wish, now))
 
     def _gather_signals(self) -> None:
-        arrived, self._signals = self._signals, []
-        for number in arrived:
+        for number in self._attention.signals():
             if self.stopped_by is None:
                 self.stopped_by = number
                 self.facts.apply(StopWished(self._clock.now()))
@@ -344,7 +338,7 @@ class Supervisor:
         """The shim is dead: clear what it left, count what it held as interrupted, and start another."""
         self._watcher.say("the process that held the steps was killed: its steps were interrupted")
         self._end_leftovers()
-        self._forget_link()
+        self._attention.forget(self._link)
         in_flight = [
             (step_id, 0 if must_ask(self.job.step(step_id), known) else known.attempt)
             for step_id, known in self.facts.steps.items()
@@ -353,7 +347,6 @@ class Supervisor:
         self._changes.append(Noted("shim_lost", self._clock.now()))
         self.reconcile(in_flight, set(), adopted=False)
         self._link = self._relink()
-        self._selector.register(self._link.fileno(), selectors.EVENT_READ)
 
     # --- the end ---
 
@@ -389,7 +382,7 @@ class Supervisor:
                     self._swept |= message["is"] == "swept"
         except ShimGone:
             self._end_leftovers()
-            self._forget_link()
+            self._attention.forget(self._link)
             self._link = self._relink()
 
     def _abandon(self) -> None:
@@ -411,63 +404,15 @@ class Supervisor:
     # --- waiting ---
 
     def _wait(self, until: int | None) -> None:
-        if self._signals:
-            return
+        """Until something has happened, or that time, or the watcher's next tick."""
         timeout = None if until is None else max(until - self._clock.now(), 0)
-        if self._watcher.interval is not None:
-            timeout = self._watcher.interval if timeout is None else min(timeout, self._watcher.interval)
-        watch = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._link.pending else 0)
-        if self._selector.get_key(self._link.fileno()).events != watch:
-            self._selector.modify(self._link.fileno(), watch)
-        for key, events in self._selector.select(None if timeout is None else timeout / 1000):
-            if key.fd == self._link.fileno():
-                if events & selectors.EVENT_WRITE:
-                    try:
-                        self._link.flush()
-                    except ShimGone:
-                        pass  # the read that follows says so again
-            else:
-                _drain(key.fd)
-                if key.fd == self._bell:
-                    self._gather_wishes()
-        if self._watcher.interval is not None:
+        interval = self._watcher.interval
+        if interval is not None:
+            timeout = interval if timeout is None else min(timeout, interval)
+        if self._attention.wait(self._link, timeout):
+            self._gather_wishes()
+        if interval is not None:
             self._watcher.tick(self._clock.now())
-
-    def _forget_link(self) -> None:
-        try:
-            self._selector.unregister(self._link.fileno())
-        except (KeyError, ValueError):
-            pass
-        self._link.close()
-
-    @contextmanager
-    def _attention(self) -> Iterator[None]:
-        """Listen to the shim, to the bell and to signals, as long as the run is advanced."""
-        bell = self._folder.bell
-        try:
-            os.mkfifo(bell, 0o600)
-        except FileExistsError:
-            pass
-        self._bell = os.open(bell, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-        def note(number: int, _frame: object) -> None:
-            self._signals.append(signal.Signals(number))
-
-        before = {number: signal.signal(number, note) for number in _STOPS}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        old_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        try:
-            for fd in (self._link.fileno(), self._bell, wake_read):
-                self._selector.register(fd, selectors.EVENT_READ)
-            yield
-        finally:
-            signal.set_wakeup_fd(old_wake)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._selector.close()
-            for fd in (self._bell, wake_read, wake_write):
-                os.close(fd)
 
 
 def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
@@ -477,11 +422,3 @@ def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
         for step in job.steps
         if step.leave_running and facts.steps[step.id].state == "finished"
     }
-
-
-def _drain(fd: int) -> None:
-    try:
-        while len(os.read(fd, 4096)) == 4096:
-            pass
-    except BlockingIOError:
-        pass

@@ -25,7 +25,7 @@ _REASONS = {
     "exit": "exit status",
     "signal": "ended by a signal",
     "spawn": "could not be started",
-    "inputs": "its inputs are not there",
+    "inputs": "could not begin",
     "outputs": "its outputs are not as declared",
     "shutdown": "stopped together with agentrun",
 }

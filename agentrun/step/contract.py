@@ -90,12 +90,17 @@ def is_plain(text: str) -> bool:
     return bool(_PLAIN_COMMAND.fullmatch(text)) and text.split(None, 1)[0] not in _SHELL_WORDS
 
 
+def shell_startup(env: Mapping[str, str]) -> dict[str, str]:
+    """Of an environment, what changes a shell at its start."""
+    return {name: value for name, value in env.items() if name.startswith(_SHELL_STARTUP)}
+
+
 def _in_shell(job: Job, text: str, env: Mapping[str, str] | None) -> tuple[list[str], list[str] | None]:
     shell = [*job.shell, "-c", text]
     if (
         job.shell in _PLAIN_SHELLS
         and is_plain(text)
-        and not any(name.startswith(_SHELL_STARTUP) for name in env or ())
+        and not shell_startup(env or {})
     ):
         return text.split(), shell
     return shell, None

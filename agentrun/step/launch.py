@@ -78,6 +78,7 @@ class Launcher:
             raise SpawnFailed(f"cannot start {order['argv'][0]!r}: {error}", 126)
         finally:
             os.close(writer)
+            os.chdir("/")  # a later step may want to unmount that folder
         return pid, reader
 
     def _environment(self, order: dict[str, Any], tmp: str) -> dict[str, str]:

@@ -190,9 +190,10 @@ class Link:
         self._wire.close()
         if self._child:
             try:
-                os.waitpid(self._child, os.WNOHANG)
+                if os.waitpid(self._child, os.WNOHANG)[0]:
+                    self._child = 0
             except ChildProcessError:
-                pass
+                self._child = 0
 
     def _hear(self) -> list[Message]:
         messages = self._wire.receive()

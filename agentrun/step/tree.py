@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..store.folders import RunFolder
 
 Key = tuple[str, int]
+_LOOKS = 50  # at the list of processes, for one that forks on and on; two if nothing is born meanwhile
 
 
 class Kin:
@@ -86,8 +87,6 @@ class Family:
         kin.leader = pid
         kin.begun = time.clock_gettime(time.CLOCK_BOOTTIME)
         kin.sessions.add(pid)
-        for other in self.kin.values():
-            other.sessions.discard(pid)  # a number that came round again
         self.kin[kin.key] = kin
         self.leaders[pid] = kin
         self._fifos[fifo] = kin
@@ -146,7 +145,9 @@ class Family:
         for kin in (*candidates, self.strays):
             if kin.remembered.get(process.pid) == process.start:
                 return kin
-        return next((kin for kin in candidates if process.session in kin.sessions), None)
+        # a number may have come round again: the latest to use it is meant
+        same = [kin for kin in candidates if process.session in kin.sessions]
+        return max(same, key=lambda kin: kin.begun) if same else None
 
     def _by_marks(self, process: Process) -> Kin | None:
         key = tagged(procs.environment(process.pid), self._run_id)
@@ -232,22 +233,46 @@ def leftovers(run_id: str, folder: RunFolder | None = None, keep: Collection[Key
 
     `keep`: attempts that ended and whose steps say `leave_running`. With `folder`, who holds a FIFO in it too.
     """
-    everybody = {process.pid: process for pid in procs.every_pid() if (process := procs.look_up(pid))}
-    spared = _line_of(os.getpid(), everybody)
-    found: dict[int, Key] = {}
+    return _scan(run_id, folder, keep, stop=False)
+
+
+def _scan(run_id: str, folder: RunFolder | None, keep: Collection[Key], *, stop: bool) -> list[Leftover]:
+    """One look at all processes, and quick ones at those that came meanwhile, as long as some do.
+
+    A process that forks on and on has another number before the list is read to its end; only a number that is
+    looked at as soon as it turns up is still there. `stop`: stop each as soon as it is found, for the same reason.
+    """
     fifos = os.path.realpath(folder.path) + "/io/" if folder else None
-    for pid, process in everybody.items():
-        if pid not in spared and process.alive and (key := _marked(pid, run_id, fifos)):
-            found[pid] = key
-    _add_relatives(found, everybody, spared)
-    return [Leftover(everybody[pid], key) for pid, key in found.items() if key not in keep]
+    spared = _own_line()
+    known: set[int] = set()
+    everybody: dict[int, Process] = {}
+    found: dict[int, Key] = {}
+    for _ in range(_LOOKS):
+        fresh = [pid for pid in procs.every_pid() if pid not in known]
+        if not fresh:
+            break
+        known.update(fresh)
+        for pid in reversed(fresh):  # the newest is the first to go
+            process = procs.look_up(pid)
+            if process is None or not process.alive:
+                continue
+            everybody[pid] = process
+            key = None if pid in spared else _marked(pid, run_id, fifos)
+            if key and key not in keep:
+                found[pid] = key
+                if stop:
+                    procs.send_signal(process, _signal.SIGSTOP)
+        _add_relatives(found, everybody, spared)
+    return [Leftover(everybody[pid], key) for pid, key in found.items()]
 
 
-def _line_of(pid: int, everybody: dict[int, Process]) -> set[int]:
+def _own_line() -> set[int]:
+    """This process and those that it descends from."""
     line = {1}
+    pid = os.getpid()
     while pid and pid not in line:
         line.add(pid)
-        process = everybody.get(pid)
+        process = procs.look_up(pid)
         pid = process.parent if process else 0
     return line
 
@@ -301,7 +326,7 @@ def end_leftovers(
             procs.send_signal(one.process, number)
     _wait_for(found, grace_ms)
     patience = time.monotonic() + 10
-    while found := leftovers(run_id, folder, keep):
+    while found := _scan(run_id, folder, keep, stop=True):
         for number in (_signal.SIGSTOP, _signal.SIGKILL):
             for one in found:
                 procs.send_signal(one.process, number)

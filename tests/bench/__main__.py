@@ -49,7 +49,7 @@ def _machine() -> str:
 
 
 def _lines(row: Row) -> list[str]:
-    verdict = "reached" if row.ratio <= 1 else "MISSED"
+    verdict = "reached" if row.ratio <= 1 else "missed, but not by the best" if row.best <= 1 else "MISSED"
     spread = f"{_amount(row.results[0], row.unit)} … {_amount(row.results[-1], row.unit)}, {len(row.results)} times"
     floors = "; ".join(f"{name} {_amount(value, row.unit)}" for name, value in row.floors)
     lines = [

@@ -28,8 +28,9 @@ class Arena:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.home = path / "home"
+        # as users have it: compiled modules are kept (PYTHONDONTWRITEBYTECODE costs each command 60 ms and more)
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AGENTRUN_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AGENTRUN_", "PYTHON"))},
             "AGENTRUN_HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
         }

@@ -1,0 +1,108 @@
+"""What a supervisor listens to while it waits: its shim, the bell that wishes are rung with, and signals.
+
+One selector. A signal handler only notes its number; the wake-up descriptor ends the wait. Of signals, SIGTERM
+and SIGINT are noted for the loop to act on, and SIGHUP is ignored: a closed terminal stops nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+from typing import Any
+
+from ..step.link import Link, ShimGone
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Attention:
+    """Used with `with`, as long as the run is advanced; `bell` is the path of the run's FIFO."""
+
+    def __init__(self, bell: str) -> None:
+        self._path = bell
+        self._bell = self._woken = self._waker = -1
+        self._selector = selectors.DefaultSelector()
+        self._signals: list[signal.Signals] = []
+        self._before: dict[int, Any] = {}
+        self._old_waker = -1
+
+    def __enter__(self) -> Attention:
+        try:
+            os.mkfifo(self._path, 0o600)
+        except FileExistsError:
+            pass
+        self._bell = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in _STOPS:
+            self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._old_waker = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for fd in (self._bell, self._woken):
+            self._selector.register(fd, selectors.EVENT_READ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._old_waker)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._selector.close()
+        for fd in (self._bell, self._woken, self._waker):
+            os.close(fd)
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._signals.append(signal.Signals(number))
+
+    def signals(self) -> list[signal.Signals]:
+        """Those that came since the last call, in order."""
+        arrived, self._signals = self._signals, []
+        return arrived
+
+    def wait(self, link: Link, timeout: int | None) -> bool:
+        """Until something happens or `timeout` ms have passed; what the link could not send yet is sent on.
+
+        True if the bell was rung.
+        """
+        if self._signals:
+            return False
+        self._watch(link)
+        rung = False
+        for key, events in self._selector.select(None if timeout is None else timeout / 1000):
+            if key.data is link:
+                if events & selectors.EVENT_WRITE:
+                    try:
+                        link.flush()
+                    except ShimGone:
+                        pass  # reading says so again
+            else:
+                _drain(key.fd)
+                rung |= key.fd == self._bell
+        return rung
+
+    def _watch(self, link: Link) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.pending else 0)
+        known = self._selector.get_map().get(link.fileno())
+        if known is None:
+            self._selector.register(link.fileno(), events, link)
+        elif known.events != events:
+            self._selector.modify(link.fileno(), events, link)
+
+    def forget(self, link: Link) -> None:
+        """Hang up a link whose shim is gone."""
+        try:
+            self._selector.unregister(link.fileno())
+        except (KeyError, ValueError):
+            pass
+        link.close()
+
+
+def _drain(fd: int) -> None:
+    try:
+        while len(os.read(fd, 4096)) == 4096:
+            pass
+    except BlockingIOError:
+        pass
