@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -67,13 +67,19 @@ def mails(clone: Clone) -> list[str]:
     return sorted(path.name for path in new.iterdir()) if new.is_dir() else []
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Until the files are as they should be; not for ever, and not longer than who writes them lives."""
+def wait_for_mails(clone: Clone, count: int) -> None:
+    """Until the log of the latest run tells of so many mails; a run that is not recorded yet is asked for again."""
     deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    while time.monotonic() < deadline:
+        log = clone.start("logs", "quotes", "-f", "--grep", "mail written|has its mail")
+        try:
+            assert log.stdout
+            if len(list(itertools.islice(log.stdout, count))) == count:
+                return
+        finally:
+            log.kill()
+            log.communicate()
+    raise AssertionError(f"the log never told of {count} mails")
 
 
 def kill_everything(process: subprocess.Popen[str]) -> None:
@@ -86,7 +92,7 @@ def kill_everything(process: subprocess.Popen[str]) -> None:
         everybody.append(child)
     for one in everybody:
         one.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.communicate(timeout=10)
     psutil.wait_procs(everybody[1:], timeout=10)
 
 
@@ -127,11 +133,12 @@ def test_quotes_writes_a_mail_for_each_customer_and_each_run(clone: Clone) -> No
 
 def test_quotes_killed_twice_writes_each_mail_once(clone: Clone) -> None:
     process = clone.start("run", "examples/quotes/quotes.yaml", "-p", "pause=0.2")
-    wait_for(lambda: len(mails(clone)) >= 2, process)
+    wait_for_mails(clone, 2)
     kill_everything(process)
     process = clone.start("resume")
-    wait_for(lambda: len(mails(clone)) >= 5, process)
+    wait_for_mails(clone, 5)
     kill_everything(process)
+    assert 2 <= len(mails(clone)) < 8
     clone.agentrun("resume")
     names = mails(clone)
     assert len(names) == 8 and len({name.partition(".")[0] for name in names}) == 1

@@ -21,12 +21,13 @@ import time
 from heapq import heapify, heappop, heappush
 
 from . import tree
+from .attempt import Attempt, wall
 from .boot import boot_id
 from .launch import Launcher, SpawnFailed, start_removal
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .results import Result, append, open_results
-from .tree import Family, Key, Kin
+from .tree import Family, Key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,48 +41,8 @@ if TYPE_CHECKING:
 TURN = 4 << 20          # bytes of one pipe before the others have their turn
 RETRY_WRITE = 1.0       # seconds until a result that the disk refused is written again
 STRAY_GRACE = 2_000
+LOOKS = 100             # at who came to us, if they are dead before we know whose they are
 SETTLE = 0.002          # seconds without an order after which there is time to clean up
-
-
-class Attempt:
-    """One order and what became of it."""
-
-    __slots__ = (
-        "begun",
-        "begun_at",
-        "cause",
-        "due",
-        "ending",
-        "epoch",
-        "fifo",
-        "key",
-        "killing",
-        "kin",
-        "leave",
-        "order",
-        "pipe",
-        "recorded",
-        "result",
-        "written",
-    )
-
-    def __init__(self, order: dict[str, Any], epoch: int, kin: Kin | None = None) -> None:
-        self.order = order
-        self.key: Key = (order["instance"], order["attempt"])
-        self.kin = kin or Kin(self.key)
-        self.leave: bool = bool(order.get("leave_running"))
-        self.epoch = epoch
-        self.pipe: Pipe | None = None
-        self.fifo = ""
-        self.begun = False       # it has or had a process
-        self.begun_at = _wall()
-        self.due: float | None = None
-        self.cause: str | None = None
-        self.ending = False
-        self.killing = 0         # rounds so far
-        self.result: Result | None = None
-        self.written = 0         # bytes, once its pipe is closed
-        self.recorded = False
 
 
 class Attempts:
@@ -122,7 +83,7 @@ class Attempts:
         self._held.append(attempt)
         for one in list(self._left.values()):
             if one.key[0] == attempt.key[0] and not one.leave:
-                self._end(one, None, _grace(one.order))
+                self._end(one, None, one.grace)
         self._release(attempt.key[0])
 
     def _release(self, instance: str) -> None:
@@ -147,7 +108,7 @@ class Attempts:
         for attempt in held:
             self._record(attempt, None, cause, None)
         for attempt in list(self._open.values()):
-            self._end(attempt, cause, _grace(attempt.order))
+            self._end(attempt, cause, attempt.grace)
         self.sweep()
 
     def sweep(self) -> None:
@@ -155,7 +116,7 @@ class Attempts:
         self.family.look()
         for attempt in list(self._left.values()):
             if not attempt.leave:
-                self._end(attempt, None, _grace(attempt.order))
+                self._end(attempt, None, attempt.grace)
         if self.family.strays.orphans:
             self._end(self._strays, None, STRAY_GRACE)
 
@@ -175,7 +136,7 @@ class Attempts:
     # ---- the life of one
 
     def _launch(self, attempt: Attempt) -> None:
-        attempt.begun_at = _wall()
+        attempt.begun_at = wall()
         attempt.fifo = self._folder.fifo(*attempt.key)
         try:
             pid, reader = self._launcher.launch(attempt.order)
@@ -190,6 +151,7 @@ class Attempts:
         attempt.pipe = Pipe(reader, log)
         self._watch(reader, lambda: self._readable(attempt))
         timeout = attempt.order.get("timeout")
+        attempt.order = {}  # an environment each, of hundreds at once: not needed any more
         if timeout is not None:
             self._at(attempt, timeout / 1000)
         self.clean()
@@ -197,26 +159,31 @@ class Attempts:
     def reap(self) -> None:
         """Children have died: record what is over, look at who came to us, clean up."""
         touched: list[Attempt] = []
+        for _ in range(LOOKS):
+            self._reap_into(touched)
+            if self.family.look():
+                break
+        for attempt in touched:
+            self._settle(attempt)
+
+    def _reap_into(self, touched: list[Attempt]) -> None:
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                break
+                return
             if not pid:
-                break
+                return
             kin = self.family.died(pid)
             attempt = kin and (self._open.get(kin.key) or self._left.get(kin.key))
             if attempt and attempt.kin is kin:
                 touched.append(attempt)
-                if attempt.result is None and not kin.leader and attempt.key in self._open:
-                    self._leader_ended(attempt, pid, status, usage)
+                if attempt.result is None and not kin.leader:
+                    self._leader_ended(attempt, status, usage)
             elif kin is self.family.strays:
                 touched.append(self._strays)
-        self.family.look()
-        for attempt in touched:
-            self._settle(attempt)
 
-    def _leader_ended(self, attempt: Attempt, pid: int, status: int, usage: Any) -> None:
+    def _leader_ended(self, attempt: Attempt, status: int, usage: Any) -> None:
         if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
         code = os.waitstatus_to_exitcode(status)
@@ -233,6 +200,7 @@ class Attempts:
             return
         if attempt is self._strays:
             attempt.ending, attempt.killing, attempt.due = False, 0, None
+            self.family.hunted.discard(attempt.kin)
             return
         attempt.kin.over = True
         if not attempt.recorded:
@@ -310,7 +278,7 @@ class Attempts:
         assert result is not None
         result.ended_by = attempt.cause
         if result.ended_at is None:
-            result.ended_at = max(_wall(), attempt.begun_at)
+            result.ended_at = max(wall(), attempt.begun_at)
             result.output_bytes = attempt.pipe.log.size if attempt.pipe else attempt.written
         try:
             append(self._results, result)
@@ -351,6 +319,7 @@ class Attempts:
     def _kill(self, attempt: Attempt) -> None:
         """Stop and kill its tree until it is empty; give others their turn every 20 ms."""
         until = time.monotonic() + 0.02
+        self.family.hunted.add(attempt.kin)
         while attempt.kin.alive and time.monotonic() < until:
             tree.kill_kin(attempt.kin)
             self.reap()
@@ -366,7 +335,7 @@ class Attempts:
         elif attempt.ending:
             self._kill(attempt)
         else:
-            self._end(attempt, "timeout", _grace(attempt.order))
+            self._end(attempt, "timeout", attempt.grace)
 
     def _at(self, attempt: Attempt, seconds: float) -> None:
         attempt.due = time.monotonic() + seconds
@@ -417,12 +386,3 @@ class Attempts:
             self._watch(attempt.pipe.fd, None)
             self._output.close(attempt.pipe)
             attempt.pipe = None
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _grace(order: dict[str, Any]) -> int:
-    grace = order.get("grace")
-    return 10_000 if grace is None else int(grace)

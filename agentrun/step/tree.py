@@ -65,12 +65,13 @@ class Kin:
 class Family:
     """All that lives below the shim, sorted by attempt. `strays` are those that nothing ties to one."""
 
-    __slots__ = ("_children", "_fifos", "_known", "_run_id", "_ticks", "ignored", "kin", "leaders", "strays")
+    __slots__ = ("_children", "_fifos", "_known", "_run_id", "_ticks", "hunted", "ignored", "kin", "leaders", "strays")
 
     def __init__(self, folder: RunFolder) -> None:
         self.kin: dict[Key, Kin] = {}
         self.leaders: dict[int, Kin] = {}
         self.strays = Kin(("", -1))
+        self.hunted: set[Kin] = set()      # those that are being killed
         self.ignored: set[int] = set()     # children of ours that are no step's: supervisors, removals
         self._known: dict[int, Kin] = {}   # orphan → whose
         self._run_id = folder.run_id
@@ -106,17 +107,33 @@ class Family:
     def gone(self, kin: Kin, fifo: str) -> None:
         """Nothing of the attempt is left."""
         self.kin.pop(kin.key, None)
+        self.hunted.discard(kin)
         self._fifos.pop(fifo, None)
 
-    def look(self) -> None:
-        """See who has come to us since the last look, and whose they are."""
+    def look(self) -> bool:
+        """See who has come to us since the last look, and whose they are.
+
+        False if one of them was dead before we knew: wait for it, then look again, since a child of its own may
+        have come to us meanwhile. While a tree is being killed, who comes is stopped before it is asked
+        anything: one that forks on and on would be another by then.
+        """
+        stable = True
         for pid in self._own_children():
             if pid in self.leaders or pid in self._known or pid in self.ignored:
                 continue
-            kin = self._whose(pid)
+            if self.hunted:
+                procs.send_to_child(pid, _signal.SIGSTOP)
+            try:
+                kin = self._whose(pid)
+            except ProcessLookupError:
+                stable = False
+                continue
+            if self.hunted and kin not in self.hunted:
+                procs.send_to_child(pid, _signal.SIGCONT)
             if kin:
                 self._known[pid] = kin
                 kin.orphans.add(pid)
+        return stable
 
     def _own_children(self) -> Iterable[int]:
         if self._children < 0:
@@ -137,9 +154,15 @@ class Family:
         if len(there) == 1 and not self.strays.orphans:
             return there[0]  # with no other question asked: a target that forks on and on is hit only at once
         process = procs.look_up(pid)
-        if process is None:
-            return self.strays
-        return self._by_memory(process, there) or self._by_marks(process) or self._by_time(process, there)
+        if process is None or not process.alive:
+            raise ProcessLookupError
+        kin = self._by_memory(process, there) or self._by_marks(process)
+        if kin is None:
+            again = procs.look_up(pid)
+            if again is None or not again.alive:
+                raise ProcessLookupError  # it had no marks because it had ended
+            kin = self._by_time(process, there)
+        return kin
 
     def _by_memory(self, process: Process, candidates: list[Kin]) -> Kin | None:
         for kin in (*candidates, self.strays):
