@@ -15,10 +15,10 @@ A message says what, where and what to do, in one or two sentences. The numbers 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
+TYPE_CHECKING = False  # `typing` would cost the shim, which loads this module, 1.7 MiB
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import ClassVar
 
     from .model import Problem
 

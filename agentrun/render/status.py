@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,12 +60,20 @@ class Standing:
 def command(verb: str, *arguments: str, anywhere: bool = False) -> str:
     """The command line to type for `verb`.
 
-    `anywhere`: it names the state folder, for whoever reads it in a mail and not where AGENTRUN_HOME is set.
+    `anywhere`: it names the state folder, and the program by its path where the PATH does not lead to it: for
+    whoever reads it in a mail and not where the run was started.
     """
-    parts = ["agentrun", verb, *(shlex.quote(argument) for argument in arguments)]
+    parts = [_program() if anywhere else "agentrun", verb, *(shlex.quote(argument) for argument in arguments)]
     if anywhere and os.environ.get("AGENTRUN_HOME"):
         parts.insert(0, f"AGENTRUN_HOME={shlex.quote(home())}")
     return " ".join(parts)
+
+
+def _program() -> str:
+    own = sys.argv[0]
+    if os.path.basename(own) != "agentrun" or shutil.which("agentrun") == os.path.abspath(own):
+        return "agentrun"
+    return shlex.quote(os.path.abspath(own))
 
 
 def overview(standings: Sequence[Standing], look: Look, now: int) -> list[str]:

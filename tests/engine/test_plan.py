@@ -96,26 +96,26 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
         case [step, *words, "after", after]:
             ended = parse_event(f"{step} {' '.join(words)}", facts, now)
             assert isinstance(ended, Ended)
-            return replace(ended, retry_after=int(after))
+            return ended._replace(retry_after=int(after))
         case [step, kind, *words]:
             end = Ended(step, facts.steps[step].attempt, "failed", now)
             match kind:
                 case "exit":
-                    return replace(end, causes=tuple(words), exit_code=int(words[0]))
+                    return end._replace(causes=tuple(words), exit_code=int(words[0]))
                 case "sig":
-                    return replace(end, causes=("signal", *words), signal=words[0])
+                    return end._replace(causes=("signal", *words), signal=words[0])
                 case "raise":
-                    return replace(end, causes=("1", *words), exit_code=1)
+                    return end._replace(causes=("1", *words), exit_code=1)
                 case "cause":
-                    return replace(end, causes=tuple(words), reason=words[0])  # type: ignore[arg-type]
+                    return end._replace(causes=tuple(words), reason=words[0])  # type: ignore[arg-type]
             others: dict[str, Ended] = {
-                "ok": replace(end, outcome="succeeded"),
-                "timeout": replace(end, outcome="timed_out", causes=("timeout",)),
-                "lost": replace(end, outcome="interrupted"),
-                "shut": replace(end, outcome="interrupted", requested=True, reason="shutdown"),
-                "cancelled": replace(end, outcome="cancelled", reason="cancel"),
-                "deadline": replace(end, outcome="timed_out", reason="deadline"),
-                "over": replace(end, outcome="over_budget"),
+                "ok": end._replace(outcome="succeeded"),
+                "timeout": end._replace(outcome="timed_out", causes=("timeout",)),
+                "lost": end._replace(outcome="interrupted"),
+                "shut": end._replace(outcome="interrupted", requested=True, reason="shutdown"),
+                "cancelled": end._replace(outcome="cancelled", reason="cancel"),
+                "deadline": end._replace(outcome="timed_out", reason="deadline"),
+                "over": end._replace(outcome="over_budget"),
             }
             return others[kind]
     raise ValueError(text)

@@ -273,12 +273,11 @@ def test_an_attempt_ends_with_its_leader_and_leftovers_with_the_run(rig: Rig) ->
 
 
 def test_what_a_leftover_writes_is_still_logged(rig: Rig) -> None:
-    rig.sh('(read x <"$GO"; echo late) & echo early', env={"GO": _fifo(rig, "go")})
+    rig.sh('(read x <"$GO"; echo late; echo said >"$NEWS") & echo early', env={"GO": _fifo(rig, "go")})
     rig.result()
     assert rig.log() == b"early\n"
     Path(rig.root / "go").write_text("x\n")
-    rig.start(["true"], "b")
-    rig.result("b")
+    assert rig.news.line() == "said"
     rig.link.goodbye()
     assert rig.log() == b"early\nlate\n"
 
