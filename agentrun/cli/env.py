@@ -90,7 +90,7 @@ def _environment(job: Job, step: Step, folder: str, frozen: dict[str, str]) -> d
     record = open_record()
     last = rfc3339_or_none(record.reader.last_success(job.name)) if record else None
     folder_of_run = RunFolder(home(), _NO_RUN)
-    variables["TMPDIR"] = folder_of_run.tmp(step.id, 1)
+    variables["TMPDIR"] = f"{folder_of_run.path}/tmp/0"
     return variables | contract.environment(
         job=job,
         step=step,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .output import Pipe
+    from .places import Place
 
 
 def wall() -> int:
@@ -29,7 +30,6 @@ class Attempt:
         "due",
         "ending",
         "epoch",
-        "fifo",
         "grace",
         "key",
         "killing",
@@ -37,6 +37,7 @@ class Attempt:
         "leave",
         "order",
         "pipe",
+        "place",
         "recorded",
         "result",
         "written",
@@ -50,7 +51,7 @@ class Attempt:
         self.grace = 10_000 if order.get("grace") is None else int(order["grace"])
         self.epoch = epoch
         self.pipe: Pipe | None = None
-        self.fifo = ""
+        self.place: Place | None = None
         self.begun = False       # it has or had a process
         self.begun_at = wall()
         self.due: float | None = None

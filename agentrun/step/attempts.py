@@ -26,6 +26,7 @@ from .boot import boot_id
 from .launch import Launcher, SpawnFailed, start_removal
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
+from .places import Place, Places
 from .results import Result, append, open_results
 from .tree import Family, Key
 
@@ -54,6 +55,7 @@ class Attempts:
         self.family = Family(folder)
         self._folder = folder
         self._launcher = Launcher(folder, env, umask)
+        self._places = Places(folder)
         self._results = open_results(folder.results)
         self._watch = watch
         self._bell = bell
@@ -64,7 +66,7 @@ class Attempts:
         self._due: list[tuple[float, int, Attempt]] = []
         self._count = 0
         self._output = Output()
-        self._trash: list[Attempt] = []
+        self._trash: list[Place] = []
         self._trash_at = 0.0
         self._strays = Attempt({"instance": "", "attempt": -1}, 0, self.family.strays)
         self._strays.recorded = self._strays.begun = True
@@ -137,16 +139,16 @@ class Attempts:
 
     def _launch(self, attempt: Attempt) -> None:
         attempt.begun_at = wall()
-        attempt.fifo = self._folder.fifo(*attempt.key)
         try:
-            pid, reader = self._launcher.launch(attempt.order)
+            attempt.place = self._take_place(attempt)
+            pid, reader = self._launcher.launch(attempt.order, attempt.place)
         except (SpawnFailed, KeyError) as error:
             failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
             self._record(attempt, failed.code, None, failed.message)
             return
         attempt.begun = True
         self._busy.add(attempt.key[0])
-        self.family.born(attempt.kin, pid, attempt.fifo)
+        self.family.born(attempt.kin, pid, attempt.place.fifo)
         log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
         attempt.pipe = Pipe(reader, log)
         self._watch(reader, lambda: self._readable(attempt))
@@ -155,6 +157,17 @@ class Attempts:
         if timeout is not None:
             self._at(attempt, timeout / 1000)
         self.clean()
+
+    def _take_place(self, attempt: Attempt) -> Place:
+        try:
+            return self._places.take(attempt.key, own=attempt.leave)
+        except OSError as error:
+            raise SpawnFailed(f"cannot prepare the attempt in {self._folder.path}: {error.strerror}", 126)
+
+    def close(self) -> None:
+        """Nothing runs any more, and the run's lock is still ours: remove what attempts were given."""
+        self.clean()
+        self._places.close()
 
     def reap(self) -> None:
         """Children have died: record what is over, look at who came to us, clean up."""
@@ -220,32 +233,34 @@ class Attempts:
         if self._left.pop(attempt.key, None) is None:
             return  # known already
         attempt.due = None
-        self.family.gone(attempt.kin, attempt.fifo)
+        unheld = attempt.pipe is None
         self._close_pipe(attempt)
-        self._trash.append(attempt)
-        self._trash_at = time.monotonic() + SETTLE
+        if attempt.place:
+            self.family.gone(attempt.kin, attempt.place.fifo)
+            if not self._places.give_back(attempt.place, unheld=unheld):
+                self._trash.append(attempt.place)
+                self._trash_at = time.monotonic() + SETTLE
         if not attempt.leave:
             self._free(attempt)
 
     def clean(self) -> None:
-        """Remove pipes and temporary folders of what is gone.
+        """Remove the places that cannot be used again.
 
         Not before the next order is under way: to remove a folder takes longer than all else that we do for an
         attempt, and while its process starts there is time for it.
         """
         trash, self._trash = self._trash, []
-        for attempt in trash:
+        for place in trash:
             try:
-                os.unlink(attempt.fifo)
+                os.unlink(place.fifo)
             except OSError:
                 pass
-            tmp = self._folder.tmp(*attempt.key)
             try:
-                os.rmdir(tmp)
+                os.rmdir(place.tmp)
             except FileNotFoundError:
                 pass
             except OSError:
-                if pid := start_removal(tmp):
+                if pid := start_removal(place.tmp):
                     self.family.ignored.add(pid)
 
     def _record(self, attempt: Attempt, code: int | None, cause: str | None, error: str | None) -> None:

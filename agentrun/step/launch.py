@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .places import Place
+
 _SIGNALS = [number for number in _signal.valid_signals() if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 _NOT_EXECUTABLE = {errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -58,18 +60,14 @@ class Launcher:
         except (OSError, ValueError):
             self._raised = False
 
-    def launch(self, order: dict[str, Any]) -> tuple[int, int]:
-        """Start it; the pid and the reading end of its pipe. SpawnFailed leaves nothing behind but its name."""
-        instance, attempt = order["instance"], order["attempt"]
-        fifo = self._folder.fifo(instance, attempt)
-        tmp = self._folder.tmp(instance, attempt)
+    def launch(self, order: dict[str, Any], place: Place) -> tuple[int, int]:
+        """Start it there; the pid and the reading end of its pipe. SpawnFailed leaves nothing behind."""
         try:
-            _make_folder(tmp)
-            reader, writer = _open_pipe(fifo)
+            reader, writer = _open_pipe(place.fifo)
         except OSError as error:
-            raise SpawnFailed(f"cannot prepare {fifo}: {error.strerror}", 126)
+            raise SpawnFailed(f"cannot open {place.fifo}: {error.strerror}", 126)
         try:
-            pid = self._start(order, self._environment(order, tmp), writer)
+            pid = self._start(order, self._environment(order, place.tmp), writer)
         except SpawnFailed:
             os.close(reader)
             raise
@@ -156,19 +154,7 @@ def start_removal(path: str) -> int:
         return 0
 
 
-def _make_folder(path: str) -> None:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass  # of a shim that was killed before it could start this same attempt
-
-
 def _open_pipe(path: str) -> tuple[int, int]:
-    try:
-        os.mkfifo(path, 0o600)
-    except FileExistsError:  # likewise; a new one, so that no reader or writer of the old is in it
-        os.unlink(path)
-        os.mkfifo(path, 0o600)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return reader, os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # does not wait: the reader is there

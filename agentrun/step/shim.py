@@ -326,6 +326,8 @@ class Shim:
         if self._attempts:
             self._attempts.clean()
         self._stop_listening()
+        if self._attempts:
+            self._attempts.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -11,9 +11,10 @@
         ├── results                     one line for each attempt that ended
         ├── env.json                    the environment, umask and folder that the run was created in
         ├── log/<instance>#<n>.log|.idx what an attempt wrote, and when
-        ├── io/<instance>#<n>.fifo|.out|.call|.exc
-        │                               its pipe, its $AGENTRUN_OUTPUT, its Python call, its exception
-        ├── tmp/<instance>#<n>/         its $TMPDIR
+        ├── io/<instance>#<n>.out|.call|.exc
+        │                               its $AGENTRUN_OUTPUT, its Python call, its exception
+        ├── io/<k>.fifo, tmp/<k>/       the pipe and the $TMPDIR of whoever has place k; with leave_running,
+        │                               <instance>#<n> instead of k (step/places.py)
         └── scratch/                    $AGENTRUN_RUN_DIR
 
 Attempt 0 of an instance is its `if` command. Plain strings and `os.path`: the shim imports this module too,

@@ -164,7 +164,7 @@ def reloaded(job: Job, facts: Facts) -> Facts:
     for _ in range(facts.cancels):
         fresh.apply(CancelWished(facts.clock))
     if facts.closing:
-        fresh.apply(replace(facts.closing, final=None))
+        fresh.apply(facts.closing._replace(final=None))
     return fresh
 
 

@@ -168,15 +168,15 @@ class World:
         end = Ended(step, attempt, "succeeded", self.now)
         if cause and self.chance.random() < 0.8:
             end = {
-                "cancel": replace(end, outcome="cancelled", reason="cancel"),
-                "deadline": replace(end, outcome="timed_out", reason="deadline"),
-                "shutdown": replace(end, outcome="interrupted", requested=True),
+                "cancel": end._replace(outcome="cancelled", reason="cancel"),
+                "deadline": end._replace(outcome="timed_out", reason="deadline"),
+                "shutdown": end._replace(outcome="interrupted", requested=True),
             }[cause]
         elif self.chance.random() < self.loss_rate:
-            end = replace(end, outcome="interrupted")
+            end = end._replace(outcome="interrupted")
         elif self.chance.random() < self.failure_rate:
             after = self.chance.choice([None, None, 700])
-            end = replace(end, outcome="failed", exit_code=1, causes=("1",), retry_after=after)
+            end = end._replace(outcome="failed", exit_code=1, causes=("1",), retry_after=after)
         assert self.facts.apply(end)
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class World:
         for _ in range(self.cancels):
             self.facts.apply(CancelWished(self.now))
         if old.closing:
-            self.facts.apply(replace(old.closing, final=None))
+            self.facts.apply(old.closing._replace(final=None))
         self.facts.completed = old.completed
         self.asked_to_end.clear()
 

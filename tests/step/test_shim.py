@@ -108,7 +108,7 @@ def test_the_temporary_folder_is_removed_with_its_contents(rig: Rig) -> None:
     rig.sh('mkdir -p "$TMPDIR/a/b" && echo x >"$TMPDIR/a/b/c" && echo "$TMPDIR"')
     rig.result()
     folder = rig.log().decode().strip()
-    assert folder == rig.folder.tmp("a", 1)
+    assert os.path.dirname(folder) == f"{rig.folder.path}/tmp"
     rig.link.goodbye()
     # rm runs on its own; the shim waits for nothing, and so it may end before it
     until = time.monotonic() + 10
@@ -187,10 +187,23 @@ def test_the_path_of_the_order_decides(rig: Rig, tmp_path: Path) -> None:
     assert rig.log() == f"found {program}\n".encode()
 
 
-def test_remains_of_a_killed_shim_do_not_hinder_the_same_attempt(rig: Rig) -> None:
-    os.mkfifo(rig.folder.fifo("a", 1))
-    os.mkdir(rig.folder.tmp("a", 1))
-    rig.sh("echo ok")
+def test_a_place_that_is_as_new_serves_the_next_attempt_and_no_other_does(rig: Rig) -> None:
+    places = []
+    for number, mess in enumerate(["true", "true", 'touch "$TMPDIR/x"', "true", 'chmod 755 "$TMPDIR"', "true"]):
+        rig.sh(f'{mess}; ls -A "$TMPDIR"; stat -c %a "$TMPDIR"; echo "$TMPDIR"', instance=f"s{number}")
+        rig.result(f"s{number}")
+        *listed, mode, folder = rig.log(f"s{number}").decode().splitlines()
+        assert (mess.startswith("touch") or not listed) and (mess.startswith("chmod") or mode == "700")
+        places.append(os.path.basename(folder))
+    assert places == ["0", "0", "0", "1", "1", "2"]
+
+
+@pytest.mark.parametrize("leave_running", [False, True])
+def test_remains_of_a_killed_shim_do_not_hinder_the_same_attempt(rig: Rig, leave_running: bool) -> None:
+    for fifo, tmp in ((rig.folder.fifo("a", 1), rig.folder.tmp("a", 1)), ("io/0.fifo", "tmp/0")):
+        os.mkfifo(os.path.join(rig.folder.path, fifo))
+        os.mkdir(os.path.join(rig.folder.path, tmp))
+    rig.sh("echo ok", leave_running=leave_running)
     assert rig.result().exit_code == 0
     assert rig.log() == b"ok\n"
 

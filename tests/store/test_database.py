@@ -393,7 +393,12 @@ def test_a_full_disk_is_waited_for_and_loses_nothing(mounted: Path, said: list[s
     # and with space again the same connection goes on, in the middle of its patience
     said.clear()
     database.patience = 30.0
-    database._notice = lambda line: (said.append(line), ballast.unlink())[0]
+
+    def make_space(line: str) -> None:
+        said.append(line)
+        ballast.unlink()
+
+    database._notice = make_space
     owned(store, "1zzzzzzzzz")
     assert len(said) == 1 and "cannot write" in said[0]
     assert len(Reader(database.connection).unfinished()) == len(written) + 1
@@ -459,6 +464,10 @@ def test_a_lock_of_another_program_is_waited_for(root: str, store: Store, said: 
         owned(store)
     assert len(said) == 1 and said[0].endswith("database is locked; trying again")
     store.database.patience = 30.0
-    store.database._notice = lambda line: editor.execute("ROLLBACK") and None
+
+    def end_transaction(_line: str) -> None:
+        editor.execute("ROLLBACK")
+
+    store.database._notice = end_transaction
     owned(store)
     editor.close()

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ print('out', flush=True)
 
 
 @contextlib.contextmanager
-def holder(root: str) -> Iterator[object]:
+def holder(root: str) -> Iterator[Any]:
     """A process that holds the write lock, until the end of the block at most."""
     process = python(HOLDER, root)
     try:
@@ -88,7 +89,7 @@ def test_a_writer_that_is_killed_lets_go_and_leaves_nothing(root: str, store: St
     run_id = owned(store)
     for _ in range(3):
         with holder(root) as process:
-            process.kill()  # type: ignore[attr-defined]
+            process.kill()
             commit(store, run_id, settled("a")) if reader.run(run_id).steps_done == 0 else None
             store.wish_to_cancel(run_id, by="eve", now=NOW)
     assert len(reader.wishes(run_id)) == 3
@@ -103,12 +104,12 @@ def test_who_waits_long_names_the_holder(
 
         def notice(sentence: str) -> None:
             said.append(sentence)
-            process.stdin.write("go\n")  # type: ignore[attr-defined]
-            process.stdin.flush()  # type: ignore[attr-defined]
+            process.stdin.write("go\n")
+            process.stdin.flush()
 
         store.database._notice = notice
         owned(store, "1zzzzzzzzz")
-        pid = process.pid  # type: ignore[attr-defined]
+        pid = process.pid
     assert len(said) == 1
     assert said[0].startswith(f"waiting for the write lock of {root}, which process {pid} (")
     assert "python" in said[0] and said[0].endswith(" holds")
@@ -126,8 +127,8 @@ def test_who_waits_shortly_says_nothing(root: str, store: Store, said: list[str]
                 if b"lock" in os.pread(me, 100, 0):
                     break
             os.close(me)
-            process.stdin.write("go\n")  # type: ignore[attr-defined]
-            process.stdin.flush()  # type: ignore[attr-defined]
+            process.stdin.write("go\n")
+            process.stdin.flush()
 
         main = threading.get_native_id()
         helper = threading.Thread(target=release)
@@ -201,7 +202,13 @@ def test_closing_waits_for_the_lock(root: str, said: list[str], monkeypatch: pyt
     monkeypatch.setattr(module, "NAME_THE_HOLDER_AFTER", 0.05)
     database = open_for_writing(root)
     with holder(root) as process:
-        database._notice = lambda line: (said.append(line), process.stdin.write("go\n"), process.stdin.flush())[0]  # type: ignore[attr-defined]
+
+        def notice(sentence: str) -> None:
+            said.append(sentence)
+            process.stdin.write("go\n")
+            process.stdin.flush()
+
+        database._notice = notice
         database.close()
     assert len(said) == 1
 
