@@ -76,7 +76,7 @@ def advance(
         if link:
             link.close()
         raise
-    reader = Reader(store.database.connection)
+    reader = store.reader
     if supervisor is None:
         if link:
             link.close()

@@ -14,6 +14,7 @@ from ..engine.clock import wall
 from ..engine.lease import Lease, busy, overtake, this_process
 from ..errors import Missing, UsageError
 from ..render.fates import show_fates
+from ..store.database import open_for_reading
 from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
@@ -55,32 +56,33 @@ def resume(
         if from_step or plan or spec or force or as_json:
             raise UsageError("these options need a RUN", "for example: agentrun resume quotes --plan")
         raise typer.Exit(_resume_all(verbose=verbose))
-    store = advance.open_store()
-    reader = Reader(store.database.connection)
-    found = reader.find(run)
-    if from_step:
-        if spec or force:
-            raise UsageError("--from starts a new run: it does not go together with --spec or --force")
-        raise typer.Exit(_from(store, reader, found, from_step, plan=plan, as_json=as_json))
-    if plan:
-        adopted = reuse.load_spec(spec) if spec else None
-        show_fates(reuse.of_run(reader, found, adopted.job if adopted else reader.job_of(found)))
-        return
-    if found.outcome == "succeeded":
-        print(f"agentrun: {found.job}/{found.id} has succeeded already", file=sys.stderr)
-        return
-    raise typer.Exit(_resume(store, reader, found, spec, accept_changes, force=force, as_json=as_json))
+    with advance.open_store() as store:
+        reader = store.reader
+        found = reader.find(run)
+        if from_step:
+            if spec or force:
+                raise UsageError("--from starts a new run: it does not go together with --spec or --force")
+            raise typer.Exit(_from(store, reader, found, from_step, plan=plan, as_json=as_json))
+        if plan:
+            adopted = reuse.load_spec(spec) if spec else None
+            show_fates(reuse.of_run(reader, found, adopted.job if adopted else reader.job_of(found)))
+            return
+        if found.outcome == "succeeded":
+            print(f"agentrun: {found.job}/{found.id} has succeeded already", file=sys.stderr)
+            return
+        raise typer.Exit(_resume(store, reader, found, spec, accept_changes, force=force, as_json=as_json))
 
 
 def supervise(run: Annotated[str, typer.Argument()]) -> None:
     """Advance a run silently: what shims and `--detach` start."""
-    store = advance.open_store()
-    raise typer.Exit(advance.advance(store, run, shown=advance.watcher(quiet=True)))
+    with advance.open_store() as store:
+        raise typer.Exit(advance.advance(store, run, shown=advance.watcher(quiet=True)))
 
 
 def resume_one(run_id: str) -> int:
     """Advance an unfinished run that nobody holds: for verbs that need it brought to its end."""
-    return advance.advance(advance.open_store(), run_id, shown=advance.watcher())
+    with advance.open_store() as store:
+        return advance.advance(store, run_id, shown=advance.watcher())
 
 
 def _resume(
@@ -152,10 +154,12 @@ def _from(store: Store, reader: Reader, run: Run, step: str, *, plan: bool, as_j
 
 def _resume_all(*, verbose: bool) -> int:
     """Every unfinished run that nobody holds, each by a supervisor of its own, a bounded number at once."""
-    store = advance.open_store()
-    reader = Reader(store.database.connection)
     root = home()
-    create.sweep_folders(root, (run_id for (run_id,) in store.database.connection.execute("SELECT id FROM runs")))
+    connection = open_for_reading(root)
+    if connection is None:
+        return 0
+    reader = Reader(connection)
+    create.sweep_folders(root, reader)
     due: list[Run] = []
     for run in reader.unfinished():
         if run.held(root):
@@ -163,7 +167,7 @@ def _resume_all(*, verbose: bool) -> int:
                 print(f"agentrun: {run.job}/{run.id} is being advanced by somebody else", file=sys.stderr)
         else:
             due.append(run)
-    store.database.close()
+    connection.close()
     failed = 0
     waiting = list(reversed(due))
     at_work: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}

@@ -13,7 +13,7 @@ from ..engine.ending import status_of_run
 from ..errors import UsageError
 from ..instants import parse_rfc3339, rfc3339
 from ..store.folders import home
-from ..store.read import Reader, Run
+from ..store.read import Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
 from . import advance
@@ -45,29 +45,29 @@ def run(
     """
     path = create.job_file(job)
     tick = _tick(scheduled_time)
-    store = advance.open_store()
-    snapshot = _snapshot(store, job)
-    key = run_key
-    if key is None and tick is not None:
-        key = f"tick {rfc3339(tick)}"
-    request = create.Request(
-        snapshot,
-        path,
-        create.parameters(snapshot.job, param or ()),
-        run_key=key,
-        scheduled_time=tick,
-    )
-    frozen = create.Frozen.here()
-    try:
-        run_id, lease, clock = create.create(store, request, frozen, own=not detach)
-    except RunKeyTaken as taken:
-        raise typer.Exit(_again(store, taken.run_id, request, as_json=as_json, detach=detach))
-    if detach:
-        lease.release()
-        advance.detach(run_id)
-        print(run_id)
-        return
-    raise typer.Exit(advance.advance(store, run_id, shown=advance.watcher(), clock=clock, as_json=as_json))
+    with advance.open_store() as store:
+        snapshot = _snapshot(store, job)
+        key = run_key
+        if key is None and tick is not None:
+            key = f"tick {rfc3339(tick)}"
+        request = create.Request(
+            snapshot,
+            path,
+            create.parameters(snapshot.job, param or ()),
+            run_key=key,
+            scheduled_time=tick,
+        )
+        frozen = create.Frozen.here()
+        try:
+            run_id, lease, clock = create.create(store, request, frozen, own=not detach)
+        except RunKeyTaken as taken:
+            raise typer.Exit(_again(store, taken.run_id, request, as_json=as_json, detach=detach))
+        if detach:
+            lease.release()
+            advance.detach(run_id)
+            print(run_id)
+            return
+        raise typer.Exit(advance.advance(store, run_id, shown=advance.watcher(), clock=clock, as_json=as_json))
 
 
 def _snapshot(store: Store, path: str) -> Snapshot:
@@ -88,7 +88,7 @@ def _snapshot(store: Store, path: str) -> Snapshot:
 
 def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool, detach: bool) -> int:
     """The key is taken: this call stands for the run that has it."""
-    run = Reader(store.database.connection).run(run_id)
+    run = store.reader.run(run_id)
     if run.params != request.params:
         raise UsageError(
             f"the key '{request.run_key}' belongs to run {run_id}, which was started with {json.dumps(run.params)}",
@@ -99,7 +99,7 @@ def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool,
         if as_json:
             from ..render.jsonshape import print_run
 
-            print_run(Reader(store.database.connection), home(), run)
+            print_run(store.reader, home(), run)
         return status_of_run(run)
     if run.held(home()):
         _say(f"{run.job}/{run_id} has this key and is being advanced", None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from ..model import JSON, Job
 from ..store import locks
 from ..store.changes import StepSettled
 from ..store.folders import RunFolder
+from ..store.read import Reader
 from ..store.snapshots import Snapshot
 from ..store.write import NewRun, Store
 from . import fingerprints
@@ -25,6 +27,7 @@ from .lease import Lease, this_process
 
 # Crockford's base 32: no letter that is mistaken for a digit, lower case to type
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_SWEEP_AGE = 3600.0  # seconds: far more than lies between a folder and its record
 _EPOCH = 1_735_689_600_000  # 2025-01-01: 40 bits of milliseconds from there last until 2059
 
 
@@ -146,16 +149,17 @@ def remove(folder: RunFolder) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
 
 
-def sweep_folders(root: str, recorded: Iterable[str]) -> None:
-    """Remove what creators that were killed before their record left behind; nobody must hold it."""
-    known = set(recorded)
+def sweep_folders(root: str, reader: Reader) -> None:
+    """Remove what creators that were killed before their record left behind: old, unknown, and held by nobody."""
+    long_ago = time.time() - _SWEEP_AGE
     try:
-        names = os.listdir(os.path.join(root, "runs"))
+        with os.scandir(os.path.join(root, "runs")) as entries:
+            old = [entry.name for entry in entries if entry.stat().st_mtime < long_ago]
     except FileNotFoundError:
         return
-    for name in names:
+    for name in reader.unknown(old):
         folder = RunFolder(root, name)
-        if name not in known and os.path.exists(folder.lock) and not locks.held(folder.lock, locks.LEASE):
+        if not locks.held(folder.lock, locks.LEASE):
             remove(folder)
 
 

@@ -41,7 +41,7 @@ def own(
 
     None if the run was given up (`max_resumes`) or has finished meanwhile. Raises Busy if somebody has it.
     """
-    reader = Reader(store.database.connection)
+    reader = store.reader
     folder = RunFolder(store.database.root, run_id)
     if lease is None:
         run = reader.run(run_id)
@@ -63,7 +63,7 @@ def own(
 
 def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher, clock: Clock) -> Supervisor | None:
     """The supervisor of a run that this process has taken: its shim found or begun, its facts rebuilt."""
-    reader = Reader(store.database.connection)
+    reader = store.reader
     root = store.database.root
     folder = RunFolder(root, run_id)
     run = reader.run(run_id)

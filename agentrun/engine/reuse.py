@@ -14,7 +14,7 @@ from ..model import Job, PythonCode, Step
 from ..spec.decode import load
 from ..store.changes import StepSettled, dumps
 from ..store.folders import RunFolder
-from ..store.read import Reader, Run, StepRow
+from ..store.read import Reader, Run, StepRow, StepState
 from ..store.snapshots import Snapshot, stem_of
 from . import plan
 from .facts import StepFacts
@@ -38,8 +38,8 @@ def load_spec(path: str) -> Snapshot:
 def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
     """The steps that a `resume` of this finished run queues again, of those that have a row."""
     job = job or reader.job_of(run)
-    rows = {row.instance: _facts(row) for row in reader.steps(run.id)}
-    known = {step.id: rows.get(step.id) or StepFacts() for step in job.steps}
+    known = {step.id: StepFacts() for step in job.steps}
+    known |= {row.instance: _facts(row) for row in reader.step_states(run.id)}
     return plan.reopen(job, known)
 
 
@@ -150,11 +150,11 @@ def _placeless(step: Step) -> Step:
     return replace(step, index=0, line=0, needs=(), python=python)
 
 
-def _facts(row: StepRow) -> StepFacts:
+def _facts(row: StepState) -> StepFacts:
     return StepFacts(
         state=row.state,
         outcome=row.outcome,
         reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
-        covered=row.covered,
+        covered=bool(row.covered),
         attempt=row.attempt,
     )

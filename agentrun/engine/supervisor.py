@@ -40,7 +40,7 @@ from ..store.changes import (
     WishTaken,
 )
 from ..store.folders import RunFolder
-from ..store.read import Reader, Run
+from ..store.read import Run
 from ..store.write import Store
 from . import judge, plan
 from .attention import Attention
@@ -92,7 +92,7 @@ class Supervisor:
     ) -> None:
         self.run, self.job, self.facts = run, job, facts
         self.stopped_by: signal.Signals | None = None
-        self._store, self._reader = store, Reader(store.database.connection)
+        self._store, self._reader = store, store.reader
         self._folder, self._clock, self._inputs = folder, clock, inputs
         self._link, self._relink = link, relink
         self._watcher = watcher

@@ -213,12 +213,20 @@ def write_lock(lock: int, root: str, notice: Callable[[str], None]) -> Iterator[
 def _wait_for_lock(lock: int, root: str, notice: Callable[[str], None]) -> None:
     # A blocking flock waits its turn in the kernel's queue. The alarm's handler says its word and returns, and
     # flock goes on waiting (PEP 475): an exception out of it could come just after the lock was taken.
+    # Only somebody who holds on is worth a word: a long queue that moves is no trouble.
+    holder = ""
+    told = False
+
     def ring(_signum: int, _frame: object) -> None:
-        notice(f"waiting for the write lock of {root}, which {_holder(lock)} holds")
+        nonlocal holder, told
+        before, holder = holder, _holder(lock)
+        if holder == before and not told:
+            told = True
+            notice(f"waiting for the write lock of {root}, which {holder} holds")
 
     old = signal.signal(signal.SIGALRM, ring)
     try:
-        signal.setitimer(signal.ITIMER_REAL, NAME_THE_HOLDER_AFTER)
+        signal.setitimer(signal.ITIMER_REAL, NAME_THE_HOLDER_AFTER * 0.8, NAME_THE_HOLDER_AFTER * 0.2)
         fcntl.flock(lock, fcntl.LOCK_EX)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

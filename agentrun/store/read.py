@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NotFound
@@ -160,6 +160,7 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._jobs: dict[str, Job] = {}
 
     def run(self, run_id: str) -> Run:
         """The run of that full id. Raises NotFound."""
@@ -248,6 +249,14 @@ class Reader:
         """Every run that is not finished, oldest first."""
         rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE state <> 'finished' ORDER BY id")
         return [_run(row) for row in rows]
+
+    def unknown(self, run_ids: Iterable[str]) -> list[str]:
+        """Those that are no run's id."""
+        return [
+            run_id
+            for run_id in run_ids
+            if self.connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None
+        ]
 
     def run_ids(self, start: str, limit: int = 50) -> list[tuple[str, str]]:
         """(id, job) of runs whose id or job begins with `start`, newest first: for completion."""
@@ -370,13 +379,16 @@ class Reader:
         return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
 
     def job_of(self, run: Run) -> Job:
-        """The job that a run works from: its snapshot, decoded."""
+        """The job that a run works from: its snapshot, decoded, once for each reader."""
+        if known := self._jobs.get(run.snapshot):
+            return known
         row = self.connection.execute(
             "SELECT text, decoder, decoded FROM snapshots WHERE sha256 = ?", (run.snapshot,)
         ).fetchone()
         if row is None:
             raise NotFound(f"the job file of run {run.id} is not in the record any more")
-        return Snapshot.job_in(row[0], row[1], row[2], run.file)
+        job = self._jobs[run.snapshot] = Snapshot.job_in(row[0], row[1], row[2], run.file)
+        return job
 
     def text_of(self, run: Run) -> str:
         """The text of the job file that a run works from."""

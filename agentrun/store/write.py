@@ -19,6 +19,7 @@ from ..errors import Busy, NotFound, UsageError
 from ..model import JSON
 from .changes import Change, StepSettled, dumps, guard, journal
 from .database import Database
+from .read import Reader
 from .snapshots import Snapshot
 
 
@@ -55,10 +56,17 @@ class RunKeyTaken(Exception):
 
 
 class Store:
-    """The writing side of the record, over one open `Database`."""
+    """The writing side of the record, over one open `Database`; `reader` is its other side. With `with`: closed."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.reader = Reader(database.connection)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
 
     def record(
         self,
