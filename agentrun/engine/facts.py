@@ -134,7 +134,8 @@ class Facts:
         self._needs_left = [0] * len(self._by_position)
         for position, facts in enumerate(self._by_position):
             if facts.state == "finished":
-                self._note_failure(position, facts)
+                if facts.outcome != "succeeded" or self._failed_above[position]:
+                    self._note_failure(position, facts)
             else:
                 self.open_steps += 1
                 self.open_work += not self.step_at(position).is_handler

@@ -130,7 +130,10 @@ def rebuild(
     in_flight: list[tuple[str, int]] = []
     ended: list[Ended] = []
     for row in reader.step_states(run.id):
-        known = StepFacts(
+        if row.outcome == "succeeded":  # nearly all of them, after a crash late in a long run
+            steps[row.instance] = StepFacts("finished", "succeeded", attempt=row.attempt)
+            continue
+        known = steps[row.instance] = StepFacts(
             state=row.state,
             outcome=row.outcome,
             reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
@@ -141,7 +144,6 @@ def rebuild(
             due=row.due,
             asked="go" if row.asked else None,
         )
-        steps[row.instance] = known
         if row.state == "running":
             _running(reader, run, job, row, known, in_flight, ended)
     facts = Facts(

@@ -38,8 +38,10 @@ def load_spec(path: str) -> Snapshot:
 def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
     """The steps that a `resume` of this finished run queues again, of those that have a row."""
     job = job or reader.job_of(run)
-    known = {step.id: StepFacts() for step in job.steps}
-    known |= {row.instance: _facts(row) for row in reader.step_states(run.id)}
+    known = _Known({row.instance: _facts(row) for row in reader.step_states(run.id, but_succeeded=True)})
+    for step in job.steps:  # what succeeded stays, unless it is a handler
+        if step.is_handler and step.id not in known and (row := reader.step_row(run.id, step.id)):
+            known[step.id] = _facts(row)
     return plan.reopen(job, known)
 
 
@@ -150,7 +152,16 @@ def _placeless(step: Step) -> Step:
     return replace(step, index=0, line=0, needs=(), python=python)
 
 
-def _facts(row: StepState) -> StepFacts:
+class _Known(dict[str, StepFacts]):
+    """The steps that matter; any other one is taken for one that has not finished."""
+
+    _OTHER = StepFacts()
+
+    def __missing__(self, _key: str) -> StepFacts:
+        return self._OTHER
+
+
+def _facts(row: StepState | StepRow) -> StepFacts:
     return StepFacts(
         state=row.state,
         outcome=row.outcome,

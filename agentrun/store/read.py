@@ -278,14 +278,15 @@ class Reader:
             (run_id,),
         ).fetchall()
 
-    def step_states(self, run_id: str) -> Iterator[StepState]:
-        """What recovery needs of each step."""
+    def step_states(self, run_id: str, *, but_succeeded: bool = False) -> Iterator[StepState]:
+        """What recovery needs of each step that has a row; `but_succeeded`: of those that have not succeeded."""
+        which = " AND outcome IS NOT 'succeeded'" if but_succeeded else ""
         rows = self.connection.execute(
             "SELECT instance, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-            " finished_at FROM steps WHERE run_id = ?",
+            f" finished_at FROM steps WHERE run_id = ?{which}",
             (run_id,),
         )
-        return (StepState(*row) for row in rows)
+        return map(StepState._make, rows)
 
     def outputs(self, run_id: str, instance: str) -> dict[str, JSON]:
         """The outputs of a finished step; empty if it has none."""
