@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..engine import recover
+from ..engine.attention import STOPS
 from ..engine.clock import Clock, wall
 from ..engine.ending import status_of_run
 from ..engine.lease import Lease
@@ -66,6 +67,23 @@ def advance(
 
     `clock`: the run was just created and taken with it. Raises Busy, Overtaken, StoreError.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return _advance(store, run_id, shown, clock, lease, force=force, as_json=as_json)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _advance(
+    store: Store,
+    run_id: str,
+    shown: Watcher,
+    clock: Clock | None,
+    lease: Lease | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> int:
     link = early.take()
     try:
         if clock is not None:

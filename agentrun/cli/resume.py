@@ -12,7 +12,7 @@ import typer
 from ..engine import create, fingerprints, reuse
 from ..engine.clock import wall
 from ..engine.lease import Lease, busy, overtake, this_process
-from ..errors import Missing, UsageError
+from ..errors import Busy, Missing, UsageError
 from ..render.fates import show_fates
 from ..store.database import open_for_reading
 from ..store.folders import RunFolder, home
@@ -76,7 +76,11 @@ def resume(
 def supervise(run: Annotated[str, typer.Argument()]) -> None:
     """Advance a run silently: what shims and `--detach` start."""
     with advance.open_store() as store:
-        raise typer.Exit(advance.advance(store, run, shown=advance.watcher(quiet=True)))
+        try:
+            status = advance.advance(store, run, shown=advance.watcher(quiet=True))
+        except Busy:  # somebody else was quicker: nothing is wrong, and nobody looks on
+            status = Busy.exit_code
+        raise typer.Exit(status)
 
 
 def resume_one(run_id: str) -> int:

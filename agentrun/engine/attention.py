@@ -2,6 +2,10 @@
 
 One selector. A signal handler only notes its number; the wake-up descriptor ends the wait. Of signals, SIGTERM
 and SIGINT are noted for the loop to act on, and SIGHUP is ignored: a closed terminal stops nothing.
+
+Whoever uses this blocks STOPS before the shim knows the run, and lets them through after the run is let go:
+between the two, only the loop may hear them. A supervisor that died of one would be replaced by the shim, and
+the run that was to stop would go on.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 
 from ..step.link import Link, ShimGone
 
-_STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Attention:
@@ -34,15 +38,17 @@ class Attention:
             pass
         self._bell = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in _STOPS:
+        for number in STOPS:
             self._before[number] = signal.signal(number, self._note)
         self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._old_waker = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         for fd in (self._bell, self._woken):
             self._selector.register(fd, selectors.EVENT_READ)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         signal.set_wakeup_fd(self._old_waker)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -142,6 +142,15 @@ def _make_folder(root: str) -> tuple[RunFolder, Lease]:
         return folder, lease
 
 
+def forget(folder: RunFolder) -> None:
+    """A run that has succeeded needs its frozen environment no more, and it may hold secrets."""
+    for path in (folder.environment, fingerprints.path_in(folder)):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
 def remove(folder: RunFolder) -> None:
     """Remove the folder of a run that has no record."""
     import shutil

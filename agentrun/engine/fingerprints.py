@@ -23,21 +23,22 @@ def save(folder: RunFolder, job: Job, job_folder: str) -> None:
     """Keep what the named files hold now. Not synced: without it a resume has nothing to tell, no more."""
     prints = _prints(job, job_folder)
     if prints:
-        with open(os.open(_path(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
+        with open(os.open(path_in(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
             json.dump(prints, file)
 
 
 def changed(folder: RunFolder) -> list[str]:
     """The named files that are not what they were, in order."""
     try:
-        with open(_path(folder)) as file:
+        with open(path_in(folder)) as file:
             kept: dict[str, str] = json.load(file)
     except (OSError, ValueError):
         return []
     return sorted(name for name, digest in kept.items() if _digest(name) != digest)
 
 
-def _path(folder: RunFolder) -> str:
+def path_in(folder: RunFolder) -> str:
+    """Where they are kept."""
     return folder.path + "/files.json"
 
 

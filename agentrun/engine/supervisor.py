@@ -45,6 +45,7 @@ from ..store.write import Store
 from . import judge, plan
 from .attention import Attention
 from .clock import Clock
+from .create import forget
 from .ending import failure_of
 from .facts import Facts, must_ask
 from .history import Answered, Ask, CancelWished, Close, Complete, Decision, End, Park, Settle, Start, StopWished
@@ -359,6 +360,8 @@ class Supervisor:
             )
         )
         self._commit()
+        if outcome == "succeeded":
+            forget(self._folder)
         self._link.goodbye()
         return "finished"
 
