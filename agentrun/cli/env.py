@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.create import Frozen
 from ..errors import NotFound
 from ..model import JSON, Job, Step
 from ..render import jsonshape
@@ -49,7 +50,7 @@ def env(
     """
     decoded, _ = load(job)
     wanted = _step(decoded, step)
-    frozen = contract.base_environment(False, os.environ) if as_cron else dict(os.environ)
+    frozen = contract.base_environment(False, os.environ) if as_cron else dict(Frozen.here().env)
     variables = _environment(decoded, wanted, os.path.dirname(os.path.abspath(job)), frozen)
     if as_json:
         print(jsonshape.dumps({"schema": "agentrun.env/1", "job": decoded.name, "step": wanted.id, "env": variables}))

@@ -59,7 +59,7 @@ class Frozen(NamedTuple):
             cwd = os.getcwd()
         except FileNotFoundError:
             cwd = "/"
-        return cls(dict(os.environ), umask, cwd)
+        return cls(_environment(), umask, cwd)
 
     @classmethod
     def load(cls, folder: RunFolder) -> Frozen | None:
@@ -78,6 +78,18 @@ class Frozen(NamedTuple):
             json.dump({"env": dict(self.env), "umask": self.umask, "cwd": self.cwd}, file, ensure_ascii=False)
             file.flush()
             os.fsync(fd)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, as it was given to us: under cron's C locale Python sets LC_CTYPE for itself (PEP 538)."""
+    env = dict(os.environ)
+    if env.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
+        with open("/proc/self/environ", "rb") as file:
+            given = [entry for entry in file.read().split(b"\0") if entry.startswith(b"LC_CTYPE=")]
+        del env["LC_CTYPE"]
+        if given:
+            env["LC_CTYPE"] = os.fsdecode(given[0][9:])
+    return env
 
 
 def new_id(now: int, noise: int) -> str:

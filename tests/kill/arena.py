@@ -166,11 +166,11 @@ class Gate:
     """Where a step stops: `steps` is its line of shell, `reached` waits for it, `open` lets it through."""
 
     def __init__(self, root: Path, name: str) -> None:
-        self._here, self._go = root / f"{name}.here", root / f"{name}.go"
-        for path in (self._here, self._go):
+        self.here, self.go = root / f"{name}.here", root / f"{name}.go"
+        for path in (self.here, self.go):
             os.mkfifo(path)
-        self._fds = [os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) for path in (self._here, self._go)]
-        self.shell = f"echo here > {self._here}; read _ < {self._go}"
+        self._fds = [os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) for path in (self.here, self.go)]
+        self.shell = f"echo here > {self.here}; read _ < {self.go}"
 
     def reached(self) -> None:
         ready, _, _ = select.select([self._fds[0]], [], [], LIMIT)

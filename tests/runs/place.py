@@ -78,9 +78,9 @@ class Place(Arena):
         return (self.root / name).read_text()
 
 
-def seconds(text: str) -> float:
-    """A time of the record, in seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()
+def milliseconds(text: str) -> int:
+    """A time of the record, in ms since the epoch."""
+    return round(datetime.fromisoformat(text).timestamp() * 1_000)
 
 
 def dead(pid: int) -> bool:

@@ -1,0 +1,211 @@
+"""A database that another program has locked, and a disk that fills up while a run is at it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..kill.arena import LIMIT
+from .place import MARK, Place, is_root
+
+# The real program, only that it gives up on the database after two seconds and not after thirty.
+IMPATIENT = """
+import sys
+from agentrun.store import database
+from agentrun.__main__ import main
+database.open_for_writing.__kwdefaults__["patience"] = 2.0
+main()
+"""
+
+
+def impatient(place: Place, *arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *arguments], env=place.env, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    place.processes.append(process)
+    return process
+
+
+def test_a_run_waits_for_another_program_that_has_the_database_locked_and_says_so(place: Place) -> None:
+    gate = place.gate("gate")
+    job = place.job("job", f"steps:\n- {{id: a, run: '{gate.shell}'}}\n- {{id: b, run: '{MARK}'}}\n")
+    run = place.start("run", str(job))
+    assert run.stderr is not None
+    gate.reached()
+    other = sqlite3.connect(place.home / "agentrun.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    gate.open()
+    said = run.stderr.readline()
+    assert "locked" in said and str(place.home / "agentrun.db") in said, said
+    assert run.poll() is None and place.marks() == []
+    other.execute("ROLLBACK")
+    other.close()
+    assert run.wait(LIMIT) == 0
+    assert place.marks() == ["b"] and run.stderr.read() == ""
+
+
+def test_a_run_that_begins_while_the_database_is_locked_waits_too(place: Place) -> None:
+    assert place.run("steps:\n- {run: 'true'}\n", name="first").status == 0
+    other = sqlite3.connect(place.home / "agentrun.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    run = place.start("run", str(place.job("job", f"steps:\n- {{id: a, run: '{MARK}'}}\n")))
+    assert run.stderr is not None
+    assert "locked" in run.stderr.readline()
+    other.execute("ROLLBACK")
+    other.close()
+    assert run.wait(LIMIT) == 0 and place.marks() == ["a"]
+
+
+def test_a_database_locked_for_too_long_is_74_and_the_run_can_be_resumed(place: Place) -> None:
+    gate = place.gate("gate")
+    job = place.job("job", f"steps:\n- {{id: a, run: '{gate.shell}'}}\n- {{id: b, run: '{MARK}'}}\n")
+    run = impatient(place, "run", str(job))
+    gate.reached()
+    other = sqlite3.connect(place.home / "agentrun.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    gate.open()
+    _, stderr = run.communicate(timeout=LIMIT)
+    other.execute("ROLLBACK")
+    other.close()
+    assert run.returncode == 74 and "locked by another program for too long" in stderr
+    place.wait_until_let_go()
+    assert place.status("job")["interrupted"] is True and place.marks() == []
+    # that a was done is in the file of results: it is not done again
+    assert place.call("resume", "job").status == 0
+    assert place.marks() == ["b"] and place.status("job")["steps"][0]["attempts"] == 1
+
+
+class Disk:
+    """A disk of 4 MiB that can be filled and emptied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self) -> None:
+        with open(self.folder / "ballast", "wb", buffering=0) as file:
+            for size in (65_536, 4_096, 1):
+                try:
+                    while file.write(b"x" * size) == size:
+                        pass
+                except OSError:
+                    continue
+
+    def free(self) -> None:
+        (self.folder / "ballast").unlink()
+
+
+@pytest.fixture
+def disk(place: Place) -> Iterator[Disk]:
+    if not is_root():
+        pytest.skip("only root can mount a small disk")
+    folder = place.root / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    place.home = folder / "home"
+    place.env["AGENTRUN_HOME"] = str(place.home)
+    try:
+        yield Disk(folder)
+    finally:
+        place.close()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def noisy_steps(place: Place, gate: str) -> str:
+    text = f"""
+steps:
+- {{id: before, run: '{MARK}; echo n=1 >> "$AGENTRUN_OUTPUT"'}}
+- {{id: at, run: '{MARK}; {gate}; head -c 100000 /dev/zero; {MARK}'}}
+- {{id: after, run: '{MARK}; test "$N" = 1', env: {{N: '${{{{ steps.before.outputs.n }}}}'}}}}
+"""
+    return str(place.job("job", text))
+
+
+def outcomes(place: Place) -> dict[str, str | None]:
+    return {step["id"]: step["outcome"] for step in place.status("job")["steps"]}
+
+
+def test_a_run_waits_for_space_on_a_full_disk_says_so_and_goes_on(place: Place, disk: Disk) -> None:
+    gate = place.gate("gate")
+    run = place.start("run", noisy_steps(place, gate.shell))
+    assert run.stderr is not None
+    gate.reached()
+    disk.fill()
+    gate.open()
+    said = run.stderr.readline()
+    assert "full" in said or "disk I/O error" in said, said
+    assert outcomes(place) == {"before": "succeeded", "at": None, "after": None}
+    disk.free()
+    assert run.wait(LIMIT) == 0
+    assert place.marks() == ["before", "at", "at", "after"]
+    assert outcomes(place) == dict.fromkeys(("before", "at", "after"), "succeeded")
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_nothing_reads_succeeded_that_is_not(place: Place, disk: Disk) -> None:
+    gate = place.gate("gate")
+    run = impatient(place, "run", noisy_steps(place, gate.shell))
+    gate.reached()
+    disk.fill()
+    gate.open()
+    _, stderr = run.communicate(timeout=LIMIT)
+    assert run.returncode == 74 and str(place.home) in stderr, stderr
+    place.wait_until_let_go()
+    assert outcomes(place) == {"before": "succeeded", "at": None, "after": None}
+    full = impatient(place, "resume", "job")
+    _, stderr = full.communicate(timeout=LIMIT)
+    assert full.returncode in (73, 74) and "Traceback" not in stderr, stderr
+    disk.free()
+    assert place.call("resume", "job").status == 0
+    assert set(outcomes(place).values()) == {"succeeded"}
+    assert place.marks()[:3] == ["before", "at", "at"] and place.marks()[-1] == "after"
+    assert place.marks().count("before") == 1
+
+
+def test_everything_killed_on_a_full_disk_is_resumed_when_there_is_space(place: Place, disk: Disk) -> None:
+    gate = place.gate("gate")
+    place.start("run", noisy_steps(place, gate.shell))
+    gate.reached()
+    disk.fill()
+    place.kill_everything()
+    assert outcomes(place) == {"before": "succeeded", "at": None, "after": None}
+    disk.free()
+    resumed = place.start("resume", "job")
+    gate.reached()
+    gate.open()
+    assert resumed.wait(LIMIT) == 0
+    assert place.marks() == ["before", "at", "at", "at", "after"]
+
+
+def test_a_run_cannot_begin_on_a_full_disk_and_leaves_nothing(place: Place, disk: Disk) -> None:
+    assert place.run("steps:\n- {run: 'true'}\n", name="first").status == 0
+    folders = sorted(os.listdir(place.home / "runs"))
+    disk.fill()
+    run = impatient(place, "run", noisy_steps(place, "true"))
+    stdout, stderr = run.communicate(timeout=LIMIT)
+    assert run.returncode in (73, 74) and stdout == "" and "Traceback" not in stderr, stderr
+    disk.free()
+    assert place.marks() == [] and sorted(os.listdir(place.home / "runs")) == folders
+    assert place.rows("SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_a_step_may_make_room_itself(place: Place, disk: Disk) -> None:
+    run = place.start("run", str(place.job("job", f"""
+steps:
+- {{id: fills, run: 'cat /dev/zero > {disk.folder}/ballast || true; {MARK}'}}
+- {{id: frees, run: '{MARK}'}}
+""")))  # fmt: skip
+    assert run.stderr is not None
+    assert run.stderr.readline()  # it waits, and says so
+    disk.free()
+    assert run.wait(LIMIT) == 0
+    assert place.marks() == ["fills", "frees"]
+    assert signal.SIGXFSZ  # no limit of ours ends the step that fills the disk
