@@ -45,7 +45,7 @@ INSIDE: dict[tuple[str, str], str] = {
     ("__main__", "agentrun.cli.app"): "loaded after the shim has been forked",
     ("instants", "datetime"): _COST,
     ("engine/create", "shutil"): "only where a run could not be recorded",
-    ("engine/reuse", "shutil"): "only for `resume --from`",
+    ("engine/scratch", "shutil"): "only for `resume --from`",
     ("engine/judge", "agentrun.spec.values"): "only where a step timed out",
     ("engine/lease", "pwd"): _COST,
     ("render/tables", "textwrap"): "only on a narrow terminal",

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..engine import recover
-from ..engine.attention import STOPS
 from ..engine.clock import Clock, wall
 from ..engine.ending import status_of_run
 from ..engine.lease import Lease
@@ -61,15 +60,16 @@ def advance(
     clock: Clock | None = None,
     lease: Lease | None = None,
     force: bool = False,
+    replace_env: bool = False,
     as_json: bool = False,
 ) -> int:
     """Own the run, bring it to its end, show how it ended, and return the exit status.
 
     `clock`: the run was just created and taken with it. Raises Busy, Overtaken, StoreError.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # `recover` holds stop signals back, for the loop
     try:
-        return _advance(store, run_id, shown, clock, lease, force=force, as_json=as_json)
+        return _advance(store, run_id, shown, clock, lease, force=force, replace_env=replace_env, as_json=as_json)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -82,14 +82,19 @@ def _advance(
     lease: Lease | None,
     *,
     force: bool,
+    replace_env: bool,
     as_json: bool,
 ) -> int:
     link = early.take()
     try:
         if clock is not None:
-            supervisor = recover.supervise(store, run_id, link=link, watcher=shown, clock=clock)
+            supervisor: Supervisor | None = recover.supervise(
+                store, run_id, link=link, watcher=shown, clock=clock
+            )
         else:
-            supervisor = recover.own(store, run_id, link=link, watcher=shown, force=force, lease=lease)
+            supervisor = recover.own(
+                store, run_id, link=link, watcher=shown, force=force, lease=lease, replace_env=replace_env
+            )
     except BaseException:
         if link:
             link.close()

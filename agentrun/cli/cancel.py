@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine import lost
 from ..render.terminal import talk
 from ..render.times import now_ms
 from ..store.database import open_for_writing
@@ -32,7 +33,12 @@ def cancel(
     found = record.find(run)
     database = open_for_writing(record.root)
     try:
-        Store(database).wish_to_cancel(found.id, by=_user(), now=now_ms())
+        store = Store(database)
+        store.wish_to_cancel(found.id, by=_user(), now=now_ms())
+        if lost.is_lost(record.root, found):
+            lost.cancel(store, store.reader.run(found.id))
+            talk(f"run {found.id} of {found.job} had lost its folder: its record says cancelled now")
+            return 0
         held = found.held(record.root)
         if held:
             from .advance import ring

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+_IDS = 10  # of runs; an older one is found by its job and ~N, or by the first letters of its id
+
 Offer = list[tuple[str, str]]
 
 
@@ -48,7 +50,7 @@ def verbs(incomplete: str) -> list[Any]:
 
 @_quietly
 def complete_run(ctx: Any, incomplete: str) -> Offer:
-    """Jobs (their latest run) and ids of runs, newest first."""
+    """Jobs (their latest run), then the ids of the newest runs."""
     from .record import open_record
 
     record = open_record()
@@ -56,7 +58,8 @@ def complete_run(ctx: Any, incomplete: str) -> Offer:
         return []
     found = record.reader.run_ids(incomplete)
     jobs = {job: f"the latest run of {job}" for _, job in found if job.startswith(incomplete)}
-    return [*jobs.items(), *((run_id, job) for run_id, job in found if run_id.startswith(incomplete))]
+    ids = [(run_id, job) for run_id, job in found if run_id.startswith(incomplete)]
+    return [*jobs.items(), *ids[:_IDS]]
 
 
 @_quietly

@@ -17,11 +17,11 @@ from ..errors import UsageError
 from ..render import jsonshape
 from ..render.logs import LineFormat, text_of
 from ..render.status import Standing, command
-from ..render.terminal import look_of, talk
+from ..render.terminal import look_of, printable_lines, talk
 from ..render.times import moment, now_ms
 from ..store.read import Run
 from . import complete as offers
-from .logfiles import Line, LogFile, Selection, last_lines, merged
+from .logfiles import Line, LogFile, Selection, blocks, last_lines, merged, one_after_other
 from .record import need_record
 
 _POLL = 0.2  # seconds between two looks for more
@@ -48,7 +48,7 @@ def logs(
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only from then on: 10m (ago), or an RFC 3339 time.")
+        str | None, typer.Option(metavar="TIME", help="Only from then on: 10m (ago), 03:00, yesterday, RFC 3339.")
     ] = None,
     grep: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only lines in which this regular expression is found.")
@@ -64,7 +64,8 @@ def logs(
 
     2026-11-20T10:00:00.123Z quotes/7f3a 3/9 quote#1 | text
 
-    `quote?` is the condition (`if`) of the step. Control characters are shown as escapes, but for --raw.
+    `quote?` is the condition (`if`) of the step. Control characters are shown as escapes, but for --raw. With --grep
+    the exit status is 1 if no line was found.
     """
     record = need_record()
     selection = Selection(record, record.find(run), tuple(step or ()), failed)
@@ -74,8 +75,15 @@ def logs(
             raise UsageError("--raw gives the bytes as they are: leave out --grep, --since, --tail and --json")
         _raw(selection, follow)
         return 0
-    sieve = _sieve(_pattern(grep), _since(since), harmless=not as_json)
-    shown = _show(selection, sieve, _printer(selection.run, as_json), tail, follow)
+    pattern, moment_ms = _pattern(grep), _since(since)
+    files = [] if as_json or follow or tail is not None else _to_copy(selection)
+    if files:
+        shown = _show_blocks(selection.run, files, pattern, moment_ms)
+    else:
+        sieve = _sieve(pattern, moment_ms, harmless=not as_json)
+        shown = _show(selection, sieve, _printer(selection.run, as_json), tail, follow)
+    if grep is not None and not shown:
+        return 1
     if not (shown or follow or step or since or grep or failed or tail == 0):
         talk(f"the steps of run {selection.run.id} of {selection.run.job} have written nothing")
     return 0
@@ -92,7 +100,10 @@ def _since(text: str | None) -> int:
     try:
         return 0 if text is None else moment(text, now_ms())
     except (ValueError, OverflowError):
-        raise UsageError(f"--since: {text!r} is no time", "give a duration (10m, 2h) or a time (2026-11-20T10:00Z)")
+        raise UsageError(
+            f"--since: {text!r} is no time",
+            "give a duration (10m, 2h), a time of day (03:00), or a time (2026-11-20T10:00Z)",
+        )
 
 
 Sieve = Callable[[Iterable[Line]], Iterator[Text]]
@@ -137,6 +148,34 @@ def _printer(run: Run, as_json: bool) -> Printer:
         return shown
 
     return show
+
+
+def _to_copy(selection: Selection) -> list[LogFile]:
+    """The logs in their order if they need no merging and nothing more comes, else none."""
+    standing = selection.record.standing(selection.record.reader.run(selection.run.id))
+    files = selection.find(over=_is_over(standing))
+    return files if one_after_other(files) else []
+
+
+def _show_blocks(run: Run, files: Iterable[LogFile], pattern: re.Pattern[str] | None, since: int) -> bool:
+    """Print logs that came one after the other, many lines at once; returns whether anything was printed."""
+    look, write, shown = look_of(sys.stdout), sys.stdout.write, False
+    for file in files:
+        form = LineFormat(run, file.instance, file.number, file.position, look)
+        for at, piece in blocks(file):
+            if at < since:
+                continue
+            text = printable_lines(piece)
+            if pattern is not None:
+                found = [line for line in text.split("\n") if pattern.search(line)]
+                if not found:
+                    continue
+                text = "\n".join(found)
+            write(form.lines(at, text))
+            write("\n")  # apart: where stdout is unbuffered, only the next write tells that the reader has gone
+            shown = True
+    sys.stdout.flush()
+    return shown
 
 
 def _is_over(standing: Standing) -> bool:

@@ -37,7 +37,11 @@ A job is a YAML file of steps, which are shell commands or Python functions; `ag
 `agentrun run` executes it, and records the outcome of each step before it goes on.
 A step that is recorded as done is never run again: after a kill, a crash or a reboot, `agentrun resume` goes on
 with the step that was interrupted. There is no daemon and no server: put `agentrun run JOB` into a crontab, and
-`agentrun resume` behind `@reboot`.
+`agentrun resume` behind `@reboot` and every few minutes: after a kill of everything without a reboot nobody else
+goes on with the run. Runs of one job are not kept apart yet: where one may take longer than the time to the next,
+begin the line with `flock -n FILE`.
+
+A run with `--detach` goes on without anybody who could be told of its failure: look with `agentrun status`.
 
 A run is named by its id, by a unique start or end of it, by its job's name (the latest run), as `JOB~2` (the one
 two before the latest), or as the lines of its log name it (`quotes/7f3a`).
@@ -51,6 +55,7 @@ With `--json`, lists are one array, streams are JSON lines, and every object nam
 
 _EXITS = (
     ("0", "The run has succeeded, also if it had already; or the command has done what it was asked for."),
+    ("1", "logs --grep has found nothing."),
     ("1-255", "The status of the first step that failed: 128+n if signal n ended it, 124 if its timeout did."),
     ("2", "The command line makes no sense."),
     ("65", "The job file is wrong."),

@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Annotated
+import time
+from typing import Annotated, NamedTuple
 
 import typer
 
-from ..engine import create, fingerprints, reuse
+from ..engine import create, fingerprints, lost, reuse
 from ..engine.clock import wall
+from ..engine.ending import status_of_run
 from ..engine.lease import Lease, busy, overtake, this_process
 from ..errors import Busy, Missing, UsageError
+from ..model import Job
 from ..render.fates import show_fates
+from ..store import locks
 from ..store.database import open_for_reading
 from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
 from . import advance
-from .complete import complete_run
+from .complete import complete_run, complete_step
+from .record import need_record
+
+_TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
+_POLL = 0.02  # seconds
 
 
 def resume(
@@ -34,7 +42,12 @@ def resume(
     ] = None,
     from_step: Annotated[
         str | None,
-        typer.Option("--from", metavar="STEP", help="Do it again from this step, as a new run with new keys."),
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Do it again from this step, as a new run with new keys.",
+            autocompletion=complete_step,
+        ),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be reused and what would run; do nothing.")
@@ -48,29 +61,30 @@ def resume(
     force: Annotated[
         bool, typer.Option("--force", help="End the process that holds the run, and take it over.")
     ] = False,
+    env_here: Annotated[
+        bool, typer.Option("--env-here", help="Go on in this environment where the run's own is gone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the runs that others advance.")] = False,
 ) -> None:
     """Go on with an interrupted or failed run; without RUN, with every run that was interrupted."""
     if run is None:
-        if from_step or plan or spec or force or as_json:
+        if from_step or plan or spec or force or env_here or as_json:
             raise UsageError("these options need a RUN", "for example: agentrun resume quotes --plan")
         raise typer.Exit(_resume_all(verbose=verbose))
+    if from_step and (spec or force or env_here):
+        raise UsageError("--from starts a new run: it does not go together with --spec, --force or --env-here")
+    if plan:
+        return _plan(run, from_step, spec)
     with advance.open_store() as store:
-        reader = store.reader
-        found = reader.find(run)
+        found = store.reader.find(run)
         if from_step:
-            if spec or force:
-                raise UsageError("--from starts a new run: it does not go together with --spec or --force")
-            raise typer.Exit(_from(store, reader, found, from_step, plan=plan, as_json=as_json))
-        if plan:
-            adopted = reuse.load_spec(spec) if spec else None
-            show_fates(reuse.of_run(reader, found, adopted.job if adopted else reader.job_of(found)))
-            return
+            raise typer.Exit(_from(store, found, from_step, as_json=as_json))
         if found.outcome == "succeeded":
-            print(f"agentrun: {found.job}/{found.id} has succeeded already", file=sys.stderr)
-            return
-        raise typer.Exit(_resume(store, reader, found, spec, accept_changes, force=force, as_json=as_json))
+            given = [name for name, it in (("--spec", spec), ("--force", force), ("--env-here", env_here)) if it]
+            return _nothing_to_do(store.reader, found, given, as_json=as_json)
+        options = _Options(spec, accept_changes, force, env_here, as_json)
+        raise typer.Exit(_resume(store, found, options))
 
 
 def supervise(run: Annotated[str, typer.Argument()]) -> None:
@@ -89,25 +103,61 @@ def resume_one(run_id: str) -> int:
         return advance.advance(store, run_id, shown=advance.watcher())
 
 
-def _resume(
-    store: Store, reader: Reader, run: Run, spec: str | None, accept_changes: bool, *, force: bool, as_json: bool
-) -> int:
+class _Options(NamedTuple):
+    spec: str | None
+    accept_changes: bool
+    force: bool
+    env_here: bool
+    as_json: bool
+
+
+def _plan(name: str, from_step: str | None, spec: str | None) -> None:
+    """Show what a resume would do, without a trace in the record."""
+    reader = need_record().reader
+    run = reader.find(name)
+    if from_step:
+        job = _job_with(reader, run, from_step)
+        show_fates(reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step))
+    else:
+        show_fates(reuse.of_run(reader, run, reuse.load_spec(spec).job if spec else reader.job_of(run)))
+
+
+def _nothing_to_do(reader: Reader, run: Run, given: list[str], *, as_json: bool) -> None:
+    without_use = f": {', '.join(given)} did nothing" if given else ""
+    print(f"agentrun: {run.job}/{run.id} has succeeded already{without_use}", file=sys.stderr)
+    if as_json:
+        from ..render.jsonshape import print_run
+
+        print_run(reader, home(), run)
+
+
+def _resume(store: Store, run: Run, options: _Options) -> int:
     """The lease first: everything that is read before it may be different a moment later."""
+    reader = store.reader
     folder = RunFolder(home(), run.id)
-    lease = overtake(folder, run.owner) if force else Lease.acquire(folder)
+    lease = overtake(folder, run.owner) if options.force else Lease.acquire(folder)
     if lease is None:
         raise busy(run.id, run.owner)
     run = reader.run(run.id)
     by = str(this_process()["user"])
-    if spec:
-        _adopt_spec(store, reader, run, spec, accept_changes, by)
+    if options.spec:
+        _adopt_spec(store, reader, run, options.spec, options.accept_changes, by)
+        run = reader.run(run.id)
     else:
         _tell_changes(reader, run, folder)
     if run.state == "finished" and run.outcome != "succeeded":
         job = reader.job_of(run)
         handlers = {step.id for step in job.steps if step.is_handler}
         store.reopen(run.id, reuse.reopened(reader, run, job), ask_again=handlers, by=by, now=wall())
-    return advance.advance(store, run.id, shown=advance.watcher(), lease=lease, as_json=as_json)
+    return advance.advance(
+        store,
+        run.id,
+        shown=advance.watcher(),
+        lease=lease,
+        force=options.force,
+        replace_env=options.env_here,
+        as_json=options.as_json,
+    )
 
 
 def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_changes: bool, by: str) -> None:
@@ -123,36 +173,39 @@ def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_change
 
 
 def _tell_changes(reader: Reader, run: Run, folder: RunFolder) -> None:
+    told = hint = ""
     try:
-        with open(run.file, encoding="utf-8") as file:
-            changed = file.read() != reader.text_of(run)
-    except (OSError, ValueError):
-        changed = True
-    if changed:
-        print(
-            f"agentrun: {run.file} has changed since the run was created; going on with the file as it was"
-            f" (--spec {run.file} adopts the new one)",
-            file=sys.stderr,
-        )
+        with open(run.file, encoding="utf-8", newline="") as file:
+            if file.read() != reader.text_of(run):
+                told = "has changed since the run was created"
+                hint = f" (--spec {run.file} adopts the new one)"
+    except FileNotFoundError:
+        told = "is gone"
+    except (OSError, ValueError) as error:
+        told = f"cannot be read ({error})"
+    if told:
+        print(f"agentrun: {run.file} {told}; going on with the file as it was{hint}", file=sys.stderr)
     for name in fingerprints.changed(folder):
         print(f"agentrun: {name} has changed since the run was created", file=sys.stderr)
 
 
-def _from(store: Store, reader: Reader, run: Run, step: str, *, plan: bool, as_json: bool) -> int:
+def _job_with(reader: Reader, run: Run, step: str) -> Job:
+    """The job of a run, which has that step and which nobody advances."""
     job = reader.job_of(run)
     if step not in {each.id for each in job.steps}:
         raise UsageError(f"job {run.job} has no step '{step}'", f"it has: {', '.join(s.id for s in job.steps)}")
     if run.held(home()):
         raise busy(run.id, run.owner)
-    kept = reuse.kept_from(reader, run, job, step)
-    if plan:
-        show_fates(reuse.from_step(job, kept, step))
-        return 0
-    frozen = create.Frozen.here()
+    return job
+
+
+def _from(store: Store, run: Run, step: str, *, as_json: bool) -> int:
+    reader = store.reader
+    job = _job_with(reader, run, step)
+    kept = tuple(reuse.kept_from(reader, run, job, step))
     snapshot = Snapshot(reader.text_of(run), job, stem_of(run.file))
-    request = create.Request(snapshot, run.file, run.params, parent=run.id, taken_over=tuple(kept))
-    new_id, _lease, clock = create.create(store, request, frozen, own=True)
-    reuse.take_scratch(home(), run.id, new_id)
+    request = create.Request(snapshot, run.file, run.params, parent=run.id, taken_over=kept, scratch_of=run.id)
+    new_id, _lease, clock = create.create(store, request, create.Frozen.here(), own=True)
     return advance.advance(store, new_id, shown=advance.watcher(), clock=clock, as_json=as_json)
 
 
@@ -165,14 +218,19 @@ def _resume_all(*, verbose: bool) -> int:
     reader = Reader(connection)
     create.sweep_folders(root, reader)
     due: list[Run] = []
+    lost_ones: list[Run] = []
     for run in reader.unfinished():
-        if run.held(root):
+        if lost.is_lost(root, run):
+            lost_ones.append(run)
+        elif locks.held(RunFolder(root, run.id).lock, locks.LEASE):
             if verbose:
                 print(f"agentrun: {run.job}/{run.id} is being advanced by somebody else", file=sys.stderr)
-        else:
+        else:  # also where only a shim holds it: it may be stopped, or have nobody left to serve
             due.append(run)
-    connection.close()
-    failed = 0
+    for run in lost_ones:
+        advice = f"`agentrun cancel {run.id}` ends its record"
+        print(f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}", file=sys.stderr)
+    failed = len(lost_ones)
     waiting = list(reversed(due))
     at_work: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
     while waiting or at_work:
@@ -181,10 +239,32 @@ def _resume_all(*, verbose: bool) -> int:
             process = _start(run)
             at_work[process.pid] = (run, process)
         run, process = at_work.pop(_wait_for_any(at_work))
-        if process.wait() not in (0, 75):
+        process.wait()
+        if told := _failure(root, reader, run.id, process.returncode):
             failed += 1
-            print(f"agentrun: {run.job}/{run.id} did not succeed (exit status {process.returncode})", file=sys.stderr)
+            print(f"agentrun: {run.job}/{run.id} {told}", file=sys.stderr)
+    connection.close()
     return 1 if failed else 0
+
+
+def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
+    """What went wrong with a run whose supervisor has ended with that status; None if nothing did.
+
+    The record decides: a step may lend the status of something harmless to its run.
+    """
+    lock = RunFolder(root, run_id).lock
+    give_up = wall() + _TAKEOVER_PATIENCE
+    while True:
+        lease = locks.held(lock, locks.LEASE)
+        shim = locks.held(lock, locks.SHIM)
+        run = reader.run(run_id)  # read after the locks: who let go of them has written before
+        if run.state == "finished":
+            return None if run.outcome == "succeeded" else f"did not succeed (exit status {status_of_run(run)})"
+        if lease:
+            return None  # somebody else advances it
+        if not shim or 0 < status != 75 or wall() > give_up:
+            return f"did not finish (exit status {status if status >= 0 else 128 - status})"
+        time.sleep(_POLL)  # its shim is about to start another supervisor, or to go
 
 
 def _start(run: Run) -> subprocess.Popen[bytes]:

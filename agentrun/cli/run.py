@@ -36,7 +36,13 @@ def run(
         str | None,
         typer.Option(metavar="TIME", help="The tick that this run is for, in RFC 3339; it is also its key."),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; print the run's id.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            help="Go on in the background; print the run's id. Nobody is told of a failure: look with `status`.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
 ) -> None:
     """Run a job and wait for its end.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model import Job
 
 _POLL = 0.5  # seconds between two looks at the database
+_RUNS = 20  # runs that --all shows
 _LOOK = 1.0  # seconds after which it is looked at all the same: for the clock, and for owners that died
 
 
@@ -44,6 +45,12 @@ def status(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show inputs, outputs and attempts of every step.")
     ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Show the last runs, or those of the job RUN, newest first.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("-n", metavar="N", min=1, help=f"With --all: so many runs; without it {_RUNS}.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until the run has finished.")
     ] = False,
@@ -51,13 +58,16 @@ def status(
 ) -> int:
     """Show how the runs stand, or one run and its steps.
 
-    Without RUN: the last run of each job, and every run that is not finished.
+    Without RUN: the last run of each job, and every run that is not finished. With --all: every run, or with
+    `--all JOB` every run of a job, the last ones first.
 
     A run is `interrupted` when it has begun, is not finished, and no process advances it any more.
     """
-    if run is None and (step or verbose):
+    if (run is None or every) and (step or verbose):
         raise UsageError("--step and --verbose show a run: name it, as in `agentrun status RUN --step ID`")
-    if run is None:
+    if limit is not None and not every:
+        raise UsageError("-n goes with --all", "for example: agentrun status --all quotes -n 5")
+    if run is None or every:
         record = open_record()
         if record is None:
             if as_json:
@@ -65,7 +75,7 @@ def status(
             else:
                 talk(nothing_yet(home()).message)
             return 0
-        show = _overview(record, as_json)
+        show = _overview(record, _listed(record, run, limit or _RUNS) if every else record.reader.overview, as_json)
     else:
         record = need_record()
         show = _one(record, record.find(run), step or [], verbose, as_json)
@@ -79,9 +89,16 @@ def status(
 Show = Callable[[], tuple[list[str], bool]]  # the lines, and whether they can still change
 
 
-def _overview(record: Record, as_json: bool) -> Show:
+def _listed(record: Record, job: str | None, limit: int) -> Callable[[], list[Run]]:
+    """The last runs of all jobs or of one. Raises NotFound for a job that has none."""
+    if job is not None and not record.reader.runs(job=job, limit=1):
+        raise NotFound(f"there is no run of a job {job}", "`agentrun status` lists the jobs")
+    return lambda: record.reader.runs(job=job, limit=limit)
+
+
+def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> Show:
     def show() -> tuple[list[str], bool]:
-        standings = [record.standing(run) for run in record.reader.overview()]
+        standings = [record.standing(run) for run in runs()]
         if as_json:
             from ..render import jsonshape
 
@@ -118,13 +135,14 @@ def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bo
         if wanted or verbose:
             by_id = {} if job is None else {step.id: step for step in job.steps}
             for row in rows:
-                mine = attempts.get(row.instance, [])
-                lines += [*step_details(row, by_id.get(row.instance), mine, folder, look, now), ""]
+                mine, step = attempts.get(row.instance, []), by_id.get(row.instance)
+                lines += step_details(row, step, mine, folder, look, now, interrupted=standing.interrupted)
+                lines.append("")
             lines.pop()
         else:
             lines += step_table(rows, look, now, interrupted=standing.interrupted)
-        if not wanted and (advice := page.advice(standing)):
-            lines += ["", advice]
+        if not wanted and (advice := page.advice(standing, rows, now)):
+            lines += ["", *advice]
         return lines, more
 
     return show

@@ -1,4 +1,4 @@
-"""`agentrun validate JOB...`: read job files as `run` would, and show everything that is wrong in them."""
+"""`agentrun validate JOB...`: read job files as `run` would, look at their programs, and show what is wrong."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..render.terminal import look_of, printable
 from ..render.words import count
 from ..spec.decode import load
 from . import complete as offers
+from .programs import check
 
 
 def validate(
@@ -24,12 +25,21 @@ def validate(
 ) -> int:
     """Check job files and show everything that is wrong in them.
 
+    Programs are looked at too, and not executed: inline Python must compile, text for sh and bash must be readable to
+    them, and a function of a module beside the job file must be there.
+
     The exit status is 0 if all are right, 65 if one is wrong, 66 if one is not there.
     """
     status, shapes, look = 0, [], look_of(sys.stdout)
     for path in jobs:
         try:
-            job, _ = load(path)
+            job, text = load(path)
+            found = check(job, text, path)
+            if found.warnings and not as_json:
+                print("\n".join(problem_lines(found.warnings, look, "warning: ")))
+            shapes += [jsonshape.problem_shape(problem, "warning") for problem in found.warnings]
+            if found.problems:
+                raise JobFileError(found.problems)
         except AgentrunError as error:
             status = status or error.exit_code
             if as_json:

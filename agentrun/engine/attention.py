@@ -17,6 +17,7 @@ from typing import Any
 
 from ..step.link import Link, ShimGone
 
+_LONGEST_WAIT = 86_400_000  # ms; epoll takes 24 days at most, and to look once a day costs nothing
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -77,7 +78,8 @@ class Attention:
             return False
         self._watch(link)
         rung = False
-        for key, events in self._selector.select(None if timeout is None else timeout / 1000):
+        longest = _LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)
+        for key, events in self._selector.select(longest / 1000):
             if key.data is link:
                 if events & selectors.EVENT_WRITE:
                     try:

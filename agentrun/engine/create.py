@@ -1,8 +1,8 @@
 """How a run comes to be: its id, its parameters, the environment that it keeps, and its record.
 
-Order of effects: the run's folder (its lock is taken at once), the frozen environment on disk, then the
-record. Killed before the record there is no run, only a folder that nobody names (`sweep_folders`); killed
-after it, the run is interrupted and `resume` finds everything that it needs.
+Order of effects: the run's folder (its lock is taken at once), the frozen environment on disk, the scratch files
+that it takes over, then the record. Killed before the record there is no run, only a folder that nobody names
+(`sweep_folders`); killed after it, the run is interrupted and `resume` finds everything that it needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader
 from ..store.snapshots import Snapshot
 from ..store.write import NewRun, Store
-from . import fingerprints
+from . import fingerprints, scratch
 from .clock import Clock, wall
 from .lease import Lease, this_process
 
@@ -32,7 +32,10 @@ _EPOCH = 1_735_689_600_000  # 2025-01-01: 40 bits of milliseconds from there las
 
 
 class Request(NamedTuple):
-    """What somebody wants to run. `file` is absolute; times in ms since the epoch."""
+    """What somebody wants to run. `file` is absolute; times in ms since the epoch.
+
+    `scratch_of`: the run whose scratch files it begins with.
+    """
 
     snapshot: Snapshot
     file: str
@@ -41,6 +44,7 @@ class Request(NamedTuple):
     scheduled_time: int | None = None
     parent: str | None = None
     taken_over: tuple[StepSettled, ...] = ()
+    scratch_of: str | None = None
 
 
 class Frozen(NamedTuple):
@@ -57,7 +61,7 @@ class Frozen(NamedTuple):
         os.umask(umask)
         try:
             cwd = os.getcwd()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # removed, or a folder that this user may not look into
             cwd = "/"
         return cls(_environment(), umask, cwd)
 
@@ -70,6 +74,13 @@ class Frozen(NamedTuple):
             return cls(kept["env"], kept["umask"], kept["cwd"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def keep(self, folder: RunFolder) -> None:
+        """Save it for a run that has lost its own. Raises CannotWrite."""
+        try:
+            self.save(folder)
+        except OSError as error:
+            raise CannotWrite(f"cannot write {folder.environment}: {error.strerror}") from error
 
     def save(self, folder: RunFolder) -> None:
         """Keep it, readable by nobody else, on disk before the record names the run."""
@@ -108,6 +119,8 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
     try:
         frozen.save(folder)
         fingerprints.save(folder, request.snapshot.job, os.path.dirname(request.file))
+        if request.scratch_of is not None:
+            scratch.copy(RunFolder(root, request.scratch_of), folder)
         owner, clock = this_process(), Clock()
         store.record(
             NewRun(
@@ -171,7 +184,10 @@ def remove(folder: RunFolder) -> None:
 
 
 def sweep_folders(root: str, reader: Reader) -> None:
-    """Remove what creators that were killed before their record left behind: old, unknown, and held by nobody."""
+    """Remove what was left behind by those who were killed between two steps of their work: old, held by nobody.
+
+    Folders of creators that came to no record; environments of runs that have succeeded.
+    """
     long_ago = time.time() - _SWEEP_AGE
     try:
         with os.scandir(os.path.join(root, "runs")) as entries:
@@ -182,6 +198,9 @@ def sweep_folders(root: str, reader: Reader) -> None:
         folder = RunFolder(root, name)
         if not locks.held(folder.lock, locks.LEASE):
             remove(folder)
+    for folder in (RunFolder(root, name) for name in old):
+        if os.path.exists(folder.environment) and reader.outcome(folder.run_id) == "succeeded":
+            forget(folder)
 
 
 def parameters(job: Job, given: Iterable[str]) -> dict[str, JSON]:

@@ -149,6 +149,14 @@ class Facts:
         """Take in one thing that happened or was decided. False: it changes nothing, because it is not news."""
         return _APPLY[type(x)](self, x)
 
+    def running(self) -> list[tuple[str, int]]:
+        """What has a process now: the step and its attempt, 0 for its `if`."""
+        return [
+            (step.id, 0 if must_ask(step, known) else known.attempt)
+            for step, known in zip(self.job.steps, self._by_position, strict=True)
+            if known.running
+        ]
+
     def step_at(self, position: int) -> Step:
         return self.job.steps[position]
 

@@ -6,12 +6,13 @@ attempt is recorded as begun and failed, and never becomes a process with an emp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import AgentrunError
+from ..errors import AgentrunError, CannotWrite
 from ..instants import rfc3339
 from ..model import JSON, Job, Step
 from ..spec.references import Unresolved, as_text, pick, resolve
@@ -20,6 +21,8 @@ from ..store.changes import dumps
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run
 from .facts import Facts
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 class InputsError(Exception):
@@ -57,9 +60,7 @@ class Inputs:
         """All that an attempt needs; attempt 0 is the step's `if`. Raises InputsError."""
         try:
             env = self._environment(step)
-            key = contract.default_key(self._run.id, step.id)
-            if step.idempotency_key is not None:
-                key = as_text(resolve(step.idempotency_key, self._lookup))
+            key = self._key(step, attempt)
             args = resolve(dict(step.args), self._lookup)
         except Unresolved as missing:
             raise InputsError(f"${{{{ {'.'.join(missing.path)} }}}} is not there: {missing.why}") from missing
@@ -86,10 +87,17 @@ class Inputs:
             last_success=self._last_success,
             working_folder=self.working_folder,
         )
-        if attempt == 0:
-            argv, shell = contract.condition(self._job, step, shell_env)
-        else:
-            argv, shell = self._command(step, attempt, args, shell_env)
+        try:
+            if attempt == 0:
+                argv, shell = contract.condition(self._job, step, shell_env)
+            else:
+                argv, shell = self._command(step, attempt, args, shell_env)
+        except OSError as error:
+            if error.errno in _NO_ROOM:  # the disk's fault, never charged to a step
+                raise CannotWrite(
+                    f"cannot write in {self._folder.path}: {error.strerror}", "free space and resume the run"
+                ) from error
+            raise InputsError(f"cannot write in {self._folder.path}: {error.strerror}") from error
         order = {
             "instance": step.id,
             "attempt": attempt,
@@ -102,6 +110,18 @@ class Inputs:
             "leave_running": step.leave_running and attempt > 0,
         }
         return Prepared(order, key, dumps(inputs))
+
+    def default_key(self, step_id: str) -> str:
+        """The key of a step that names none."""
+        return contract.default_key(self._run.id, step_id)
+
+    def _key(self, step: Step, attempt: int) -> str:
+        """The idempotency key: what the first attempt was given, whatever its references would give now."""
+        if step.idempotency_key is None:
+            return self.default_key(step.id)
+        first = attempt == 1 and self._run.epoch == 1
+        known = None if first else self._reader.key_of(self._run.id, step.id)
+        return known or as_text(resolve(step.idempotency_key, self._lookup))
 
     def _command(
         self, step: Step, attempt: int, args: Mapping[str, JSON], shell_env: Mapping[str, str]

@@ -28,6 +28,9 @@ _ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
 }
 
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class Verdict(NamedTuple):
     """An attempt's end three ways: for the plan, for the record, and the outputs to checkpoint with the step."""
 
@@ -36,8 +39,20 @@ class Verdict(NamedTuple):
     outputs: str | None
 
 
-def judge(step: Step, result: Result, folder: RunFolder) -> Verdict:
-    """What the end of an attempt means. Reads the files that the attempt left; changes nothing."""
+def is_stop(result: Result) -> bool:
+    """Whether it ended as what is told to stop ends, and not by us: SIGTERM, SIGINT, SIGHUP, or a shell's 128+n."""
+    if result.ended_by is not None:
+        return False
+    return result.signal in _STOPS or (result.exit_code or 0) - 128 in _STOPS
+
+
+def judge(step: Step, result: Result, folder: RunFolder, *, stopping: bool = False) -> Verdict:
+    """What the end of an attempt means. Reads the files that the attempt left; changes nothing.
+
+    `stopping`: we were told to stop as well, so whoever stopped it stops the machine, or the whole of us.
+    """
+    if stopping and is_stop(result):
+        return _verdict(step, result, "interrupted", "shutdown", (), "ended with everything else by a shutdown")
     if result.ended_by is not None:
         outcome, reason, causes = _ENDED_BY[result.ended_by]
         return _verdict(step, result, outcome, reason, causes, _ended_error(step, result))
@@ -89,7 +104,7 @@ def not_started(step_id: str, attempt: int, at: int, message: str) -> Verdict:
 
 def answer(result: Result) -> int | None:
     """The exit status of an `if`, as a shell would say it; None if it was ended for a shutdown: ask again."""
-    if result.ended_by == "shutdown":
+    if result.ended_by in ("shutdown", "lost"):
         return None
     if result.ended_by is not None:
         return 124

@@ -40,7 +40,7 @@ class Lease:
         except FileNotFoundError as error:
             raise NotFound(
                 f"the folder of run {folder.run_id} is gone: {folder.path}",
-                "without it the run cannot go on; start the job again",
+                f"without it the run cannot go on; `agentrun cancel {folder.run_id}` ends its record",
             ) from error
         except OSError as error:
             raise CannotWrite(f"cannot open {folder.lock}: {error.strerror}") from error
@@ -100,7 +100,18 @@ def overtake(folder: RunFolder, owner: Mapping[str, JSON] | None) -> Lease:
             f"run {folder.run_id} is held by a process that the record does not name",
             f"find it with `fuser {folder.lock}` and end it",
         )
-    pidfd = os.pidfd_open(owner["pid"])
+    _end(folder, owner)
+    lease = Lease.acquire(folder)
+    if lease is None:
+        raise busy(folder.run_id, None)
+    return lease
+
+
+def _end(folder: RunFolder, owner: Mapping[str, JSON]) -> None:
+    try:
+        pidfd = os.pidfd_open(owner["pid"])
+    except ProcessLookupError:
+        return  # it has ended by itself just now
     try:
         if start_time(owner["pid"]) == owner["start"]:  # asked again: now the pidfd pins it
             print(f"agentrun: ending process {owner['pid']}, which holds run {folder.run_id}", file=sys.stderr)
@@ -110,7 +121,3 @@ def overtake(folder: RunFolder, owner: Mapping[str, JSON] | None) -> Lease:
         poll.poll(_PATIENCE * 1000)
     finally:
         os.close(pidfd)
-    lease = Lease.acquire(folder)
-    if lease is None:
-        raise busy(folder.run_id, None)
-    return lease

@@ -9,20 +9,22 @@ anything starts, and what was running without a result of this boot was interrup
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
-from ..errors import Busy
+from ..errors import AgentrunError, Missing
 from ..model import Job, Reason
-from ..step import tree
-from ..step.link import Link, ShimGone
+from ..step import procs, tree
+from ..step.link import Link
 from ..store import locks
-from ..store.changes import AttemptEnded, Change, Noted, RunFinished, StepSettled
+from ..store.changes import Noted
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepState
 from ..store.write import Store
+from .attention import STOPS
 from .clock import Clock
-from .create import Frozen
+from .create import Frozen, forget
 from .facts import Facts, StepFacts
 from .history import CancelWished, Close, Ended
 from .inputs import Inputs
@@ -35,11 +37,19 @@ _REASONS: dict[str, Reason] = {"cancelled": "cancel", "timed_out": "deadline", "
 
 
 def own(
-    store: Store, run_id: str, *, link: Link | None, watcher: Watcher, force: bool = False, lease: Lease | None = None
+    store: Store,
+    run_id: str,
+    *,
+    link: Link | None,
+    watcher: Watcher,
+    force: bool = False,
+    lease: Lease | None = None,
+    replace_env: bool = False,
 ) -> Supervisor | None:
     """Take over an unfinished run. `link`: a shim forked early that has no run yet.
 
-    None if the run was given up (`max_resumes`) or has finished meanwhile. Raises Busy if somebody has it.
+    None if it has finished meanwhile. `force`: whoever has it is ended first. `replace_env`: this environment
+    stands in for one that is gone. Raises Busy if somebody has it, Missing if its environment is gone.
     """
     reader = store.reader
     folder = RunFolder(store.database.root, run_id)
@@ -52,26 +62,37 @@ def own(
     if run.state == "finished":
         # killed between the record and its goodbye: the shim waits for somebody to say it
         if adopted := _adopt(folder, run.epoch):
-            adopted.goodbye()
+            adopted[0].goodbye()
+        if run.outcome == "succeeded":
+            forget(folder)
         lease.release()
         return None
+    lacking = Frozen.load(folder) is None
+    if lacking:
+        if not replace_env:
+            raise _no_environment(run_id)
+        Frozen.here().keep(folder)
     clock = Clock(run.elapsed, run.seen, run.boot_id)
     begun = run.epoch > 0 and run.seen is not None
-    store.take(run_id, seen_epoch=run.epoch, owner=this_process(), stamp=clock.stamp(), resumed=begun)
-    return supervise(store, run_id, link=link, watcher=watcher, clock=clock)
+    owner = this_process()
+    epoch = store.take(run_id, seen_epoch=run.epoch, owner=owner, stamp=clock.stamp(), resumed=begun)
+    if lacking:
+        replaced = Noted("environment_replaced", clock.now(), by=str(owner["user"]))
+        store.commit(run_id, epoch, clock.stamp(), [replaced], results_seen=run.results_seen)
+    return supervise(store, run_id, link=link, watcher=watcher, clock=clock, force=force)
 
 
-def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher, clock: Clock) -> Supervisor | None:
+def supervise(
+    store: Store, run_id: str, *, link: Link | None, watcher: Watcher, clock: Clock, force: bool = False
+) -> Supervisor:
     """The supervisor of a run that this process has taken: its shim found or begun, its facts rebuilt."""
     reader = store.reader
-    root = store.database.root
-    folder = RunFolder(root, run_id)
+    folder = RunFolder(store.database.root, run_id)
     run = reader.run(run_id)
     job = reader.job_of(run)
     frozen = Frozen.load(folder)
     if frozen is None:
-        watcher.say("the environment that the run was created in is gone: this one is used")
-        frozen = Frozen.here()
+        raise _no_environment(run_id)
     facts, in_flight, ended = rebuild(reader, run, job, clock)
     inputs = Inputs(run, job, folder, reader, frozen.env, facts)
 
@@ -84,24 +105,22 @@ def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher,
             restart=[sys.executable, "-P", "-m", "agentrun", "supervise", run_id],
             max_restarts=_MAX_RESTARTS,
         )
+        fresh.hello()  # a shim that cannot hold the run says so before anything is begun
         return fresh
 
-    adopted = _adopt(folder, run.epoch) if run.epoch > 1 else None
+    # from here on only the loop may hear that it is to stop (attention.py)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    adopted = _adopt(folder, run.epoch, force=force) if run.epoch > 1 else None
     running: set[tuple[str, int]] = set()
     if adopted:
-        running = {(instance, attempt) for instance, attempt in adopted.hello()}
+        shim, running = adopted
         if link:
             link.close()
-        link = adopted
     else:
         if run.epoch > 1:
             tree.end_leftovers(run_id, folder, keep=left_running(job, facts))
-        link = open_shim(link or Link.spawn())
-    if os.path.exists(folder.results) and os.path.getsize(folder.results) < run.results_seen:
-        run = _rewound(run, os.path.getsize(folder.results))
-    if run.resumes > job.max_resumes:
-        _give_up(store, reader, run, job, clock, link)
-        return None
+        run = run._replace(results_seen=min(run.results_seen, _size(folder.results)))
+        shim = open_shim(link or Link.spawn())
     supervisor = Supervisor(
         store=store,
         run=run,
@@ -110,7 +129,7 @@ def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher,
         clock=clock,
         facts=facts,
         inputs=inputs,
-        link=link,
+        link=shim,
         relink=lambda: open_shim(Link.spawn()),
         watcher=watcher,
         interrupted=reader.interrupted_steps(run_id) if run.epoch > 1 else set(),
@@ -118,8 +137,37 @@ def supervise(store: Store, run_id: str, *, link: Link | None, watcher: Watcher,
     for end in ended:
         facts.apply(end)
     if run.epoch > 1:
-        supervisor.reconcile(in_flight, running, adopted=adopted is not None)
+        _reconcile(supervisor, shim, in_flight, running if adopted else None)
+    if run.resumes > job.max_resumes:
+        supervisor.give_up(f"interrupted {run.resumes} times: given up after {job.max_resumes} (max_resumes)")
     return supervisor
+
+
+def _size(results: str) -> int:
+    # a power cut may have taken the end of the file, which is not synced, or all of it
+    try:
+        return os.path.getsize(results)
+    except FileNotFoundError:
+        return 0
+
+
+def _no_environment(run_id: str) -> Missing:
+    return Missing(
+        f"the environment that run {run_id} was created in is gone",
+        f"go on in this one with: agentrun resume {run_id} --env-here",
+    )
+
+
+def _reconcile(
+    supervisor: Supervisor, shim: Link, in_flight: list[tuple[str, int]], running: set[tuple[str, int]] | None
+) -> None:
+    """`running`: what an adopted shim holds; None where the shim is a new one."""
+    try:
+        supervisor.reconcile(in_flight, running or set(), adopted=running is not None)
+    except AgentrunError:
+        if running is None:
+            shim.goodbye()  # or it would start another supervisor, for the same to happen
+        raise
 
 
 def rebuild(
@@ -157,7 +205,9 @@ def rebuild(
     for _ in range(reader.cancels_taken(run.id)):
         facts.apply(CancelWished(clock.now()))
     if run.closing is not None and run.closing_at is not None:
-        facts.apply(Close(run.closing, _REASONS[run.closing], run.closing_at))
+        # the handlers' five minutes are of a machine that is on: after a reboot they begin anew
+        at = run.closing_at if run.boot_id == clock.boot_id else clock.now()
+        facts.apply(Close(run.closing, _REASONS[run.closing], at))
     return facts, in_flight, ended
 
 
@@ -191,49 +241,29 @@ def _running(
         )
 
 
-def _adopt(folder: RunFolder, epoch: int) -> Link | None:
-    """The shim of the run if one lives; it may be about to go, or slow to answer on a loaded machine."""
+def _adopt(folder: RunFolder, epoch: int, *, force: bool = False) -> tuple[Link, set[tuple[str, int]]] | None:
+    """The shim of the run if one lives, and what runs there; it may be about to go, or slow on a loaded machine.
+
+    `force`: one that does not answer, because it is stopped, is ended.
+    """
     give_up = time.monotonic() + _SHIM_PATIENCE
     while locks.held(folder.lock, locks.SHIM):
         try:
-            return Link.connect(folder, epoch)
-        except (ConnectionError, FileNotFoundError, ShimGone, TimeoutError):
-            if time.monotonic() > give_up:
-                raise Busy(
-                    f"the process that holds the steps of run {folder.run_id} does not answer",
-                    f"if it was stopped, continue it; else end it: `fuser {folder.lock}` names it",
-                ) from None
-            time.sleep(0.01)
+            link = Link.connect(folder, epoch)
+            return link, {(instance, attempt) for instance, attempt in link.hello(_SHIM_PATIENCE)}
+        except (ConnectionError, FileNotFoundError, TimeoutError):
+            pass
+        if time.monotonic() > give_up:
+            holders = procs.holders(folder.lock)
+            if not force or not holders:
+                pids = ", ".join(str(process.pid) for process in holders) or "unknown"
+                raise Missing(
+                    f"the process that holds the steps of run {folder.run_id} does not answer (pid {pids})",
+                    f"continue it with kill -CONT, or end it: agentrun resume {folder.run_id} --force",
+                )
+            for process in holders:
+                procs.send_signal(process, signal.SIGKILL)
+            locks.wait_until_free(folder.lock, locks.SHIM, _SHIM_PATIENCE)
+            force = False
+        time.sleep(0.01)
     return None
-
-
-def _rewound(run: Run, size: int) -> Run:
-    # a power cut took the end of the results file, which is not synced: what was in it is in the record
-    return run._replace(results_seen=size)
-
-
-def _give_up(store: Store, reader: Reader, run: Run, job: Job, clock: Clock, link: Link) -> None:
-    """End a run that was interrupted too often, as failed."""
-    error = f"interrupted {run.resumes} times: given up after {job.max_resumes} (max_resumes)"
-    now = clock.now()
-    link.goodbye()
-    tree.end_leftovers(run.id, RunFolder(store.database.root, run.id))
-    changes: list[Change] = [
-        AttemptEnded(row.instance, row.number, "interrupted", now, reason="interrupted")
-        for row in reader.attempts(run.id)
-        if row.state == "running"
-    ]
-    known = {row.instance: row for row in reader.step_states(run.id)}
-    for step in job.steps:
-        row = known.get(step.id)
-        if row is not None and row.state == "finished":
-            continue
-        if row is not None and row.state != "queued":
-            changes.append(StepSettled(step.id, step.index, "failed", now, reason="interrupted", error=error))
-        else:
-            changes.append(StepSettled(step.id, step.index, "skipped", now, reason="upstream"))
-    changes.append(Noted("given_up", now, detail={"resumes": run.resumes}))
-    changes.append(RunFinished("failed", now, reason="interrupted", error=error, exit_code=1))
-    store.commit(run.id, run.epoch, clock.stamp(), changes, results_seen=run.results_seen)
-
-

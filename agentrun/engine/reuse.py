@@ -6,14 +6,13 @@ The same answers serve `resume` itself and `resume --plan`, which only shows the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 
 from ..model import Job, PythonCode, Step
 from ..spec.decode import load
 from ..store.changes import StepSettled, dumps
-from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow, StepState
 from ..store.snapshots import Snapshot, stem_of
 from . import plan
@@ -22,11 +21,15 @@ from .facts import StepFacts
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of a step: `reuse` (its checkpoint stands), `run`, or `decide` (by its `when`, or its `if`)."""
+    """What becomes of a step: `reuse` (its checkpoint stands), `run`, `skip`, `fail`, or `decide`: when it is its turn.
+
+    `blocks`: those that need it are skipped.
+    """
 
     step: str
     fate: str
     why: str
+    blocks: bool = False
 
 
 def load_spec(path: str) -> Snapshot:
@@ -49,7 +52,25 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     """What `resume RUN` would do with each step."""
     rows = {row.instance: row for row in reader.steps(run.id)}
     again = set(reopened(reader, run, job)) if run.state == "finished" else set()
-    return [_fate(step, rows.get(step.id), step.id in again) for step in job.steps]
+    fates: dict[str, Fate] = {}
+    for name in TopologicalSorter({step.id: step.needs for step in job.steps}).static_order():
+        step = job.step(name)
+        own = _fate(step, rows.get(name), name in again)
+        fates[name] = _after(step, own, [fates[need] for need in step.needs])
+    return [fates[step.id] for step in job.steps]
+
+
+def _after(step: Step, own: Fate, needs: Iterable[Fate]) -> Fate:
+    """A step's fate, seen together with those of the steps that it needs."""
+    if own.fate != "run" or step.is_handler:
+        return own
+    for need in needs:
+        if need.blocks:
+            return Fate(step.id, "skip", f"{need.step}, which it needs, does not succeed", blocks=True)
+    for need in needs:
+        if need.fate == "decide":
+            return Fate(step.id, "decide", f"after {need.step}")
+    return own
 
 
 def _fate(step: Step, row: StepRow | None, again: bool) -> Fate:
@@ -59,10 +80,14 @@ def _fate(step: Step, row: StepRow | None, again: bool) -> Fate:
         how = f"it {row.outcome}" if row.outcome != "skipped" else f"it was skipped ({row.reason})"
         return Fate(step.id, "decide" if step.is_handler else "run", "a handler" if step.is_handler else how)
     if row.state == "finished":
-        return Fate(step.id, "reuse", f"{row.outcome} ({row.reason})" if row.reason else str(row.outcome))
+        why = f"{row.outcome} ({row.reason})" if row.reason else str(row.outcome)
+        return Fate(step.id, "reuse", why, blocks=not step.is_handler and not _satisfies(row))
+    if row.state == "running" and row.attempt and (step.condition is None or row.asked):
+        by = {"rerun": "run", "skip": "skip", "fail": "fail"}[step.on_interrupt]
+        why = f"attempt {row.attempt} was interrupted; its on_interrupt is {step.on_interrupt}"
+        return Fate(step.id, by, why, blocks=by == "fail" and not step.continue_on_error and not step.is_handler)
     if row.state == "running":
-        by = {"rerun": "run", "skip": "decide", "fail": "decide"}[step.on_interrupt]
-        return Fate(step.id, by, f"attempt {row.attempt} was interrupted; its on_interrupt is {step.on_interrupt}")
+        return Fate(step.id, "run", "it has not started")
     why = "waits for its next attempt" if row.state == "waiting" else "it has not started"
     return Fate(step.id, "run", why)
 
@@ -78,7 +103,7 @@ def kept_from(reader: Reader, run: Run, job: Job, first: str) -> list[StepSettle
         row = rows.get(step.id)
         if row is None or row.state != "finished" or row.outcome is None or step.id in after or step.is_handler:
             continue
-        if row.outcome == "succeeded" or row.covered or row.reason in plan.SETTLED_SKIPS - {None}:
+        if _satisfies(row):
             kept.append(
                 StepSettled(
                     step.id,
@@ -95,6 +120,13 @@ def kept_from(reader: Reader, run: Run, job: Job, first: str) -> list[StepSettle
     return kept
 
 
+def _satisfies(row: StepRow) -> bool:
+    """Whether those that need this finished step may go on."""
+    if row.outcome == "skipped":
+        return row.reason in plan.SETTLED_SKIPS
+    return row.outcome == "succeeded" or row.covered
+
+
 def from_step(job: Job, kept: Iterable[StepSettled], first: str) -> list[Fate]:
     """What `resume RUN --from STEP` would do with each step."""
     outcomes = {settled.instance: settled.outcome for settled in kept}
@@ -109,15 +141,6 @@ def from_step(job: Job, kept: Iterable[StepSettled], first: str) -> list[Fate]:
     return fates
 
 
-def take_scratch(root: str, parent: str, child: str) -> None:
-    """Give a new run what the steps that it takes over left in $AGENTRUN_RUN_DIR."""
-    import shutil
-
-    source, target = RunFolder(root, parent).scratch, RunFolder(root, child).scratch
-    if os.path.isdir(source) and os.listdir(source):
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-
-
 def differences(reader: Reader, run: Run, job: Job) -> list[str]:
     """In what another job file defines the finished steps of a run otherwise, a line for each."""
     old = {step.id: step for step in reader.job_of(run).steps}
@@ -129,6 +152,8 @@ def differences(reader: Reader, run: Run, job: Job) -> list[str]:
             continue
         if row.instance not in new:
             lines.append(f"step {row.instance}, which is finished, is not in the new file")
+        elif row.instance not in old:  # an earlier `--spec` dropped it
+            lines.append(f"step {row.instance}, which is finished, was not in the file before this one")
         elif changed := _changed_fields(old[row.instance], new[row.instance]):
             lines.append(f"step {row.instance}, which is finished, has another {', '.join(changed)}")
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..engine.reuse import Fate
 
-_MARKS = {"reuse": "=", "run": ">", "decide": "?"}
+_MARKS = {"reuse": "=", "run": ">", "decide": "?", "skip": "-", "fail": "!"}
 
 
 def show_fates(fates: Sequence[Fate]) -> None:
@@ -15,4 +15,6 @@ def show_fates(fates: Sequence[Fate]) -> None:
     for fate in fates:
         print(f"{_MARKS[fate.fate]} {fate.fate:<6}  {fate.step:<{width}}  {fate.why}")
     counts = {name: sum(fate.fate == name for fate in fates) for name in _MARKS}
-    print(f"{counts['reuse']} reused, {counts['run']} to run, {counts['decide']} decided when it is their turn")
+    told = f"{counts['reuse']} reused, {counts['run']} to run, {counts['decide']} decided when it is their turn"
+    more = [f"{counts[name]} to {name}" for name in ("skip", "fail") if counts[name]]
+    print(", ".join([told, *more]))

@@ -51,6 +51,7 @@ def run_shape(standing: Standing) -> Shape:
         "error": run.error,
         "exit_code": run.exit_code,
         "resumes": run.resumes,
+        "pid": standing.pid,
     }
 
 
@@ -153,8 +154,8 @@ def line_shape(run: Run, instance: str, attempt: int, position: int, at: int, te
     }
 
 
-def problem_shape(problem: Problem) -> Shape:
-    """Something wrong in a job file."""
+def problem_shape(problem: Problem, severity: str = "error") -> Shape:
+    """Something wrong in a job file (`error`), or what may be (`warning`)."""
     return {
         "schema": "agentrun.problem/1",
         "file": problem.path,
@@ -162,6 +163,7 @@ def problem_shape(problem: Problem) -> Shape:
         "column": problem.column,
         "message": problem.message,
         "hint": problem.hint,
+        "severity": severity,
     }
 
 

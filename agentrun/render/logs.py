@@ -30,6 +30,11 @@ class LineFormat:
         self._stamp = ""
         self._after = f" {look.paint(place, 'dim')} {look.paint(name, _PALETTE[position % len(_PALETTE)])} {bar} "
 
+    def lines(self, at: int, texts: str) -> str:
+        """Several lines that have the same time, without the end of the last."""
+        before = self.line(at, "")
+        return before + texts.replace("\n", "\n" + before)
+
     def line(self, at: int, text: str) -> str:
         """The whole line, without its end."""
         second = at // 1000

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ..model import Problem
 
 
-def problem_lines(problems: Sequence[Problem], look: Look) -> list[str]:
-    """The lines that show them, in the order given."""
+def problem_lines(problems: Sequence[Problem], look: Look, severity: str = "") -> list[str]:
+    """The lines that show them, in the order given; `severity` stands before each message."""
     lines = []
     for problem in problems:
         place = f"{printable(problem.path)}:{problem.line}:{problem.column}:"
-        lines.append(f"{look.paint(place, 'bold')} {printable(problem.message)}")
+        lines.append(f"{look.paint(place, 'bold')} {severity}{printable(problem.message)}")
         lines += _source(problem, look)
         if problem.hint:
             first, *more = problem.hint.splitlines()

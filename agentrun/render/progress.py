@@ -50,6 +50,7 @@ class Progress:
         self._above: list[str] = []                             # lines that wait to scroll by
         self._counted: dict[str, int] = {}                      # ends by outcome that were too many to show
         self._at_work: dict[str, tuple[int, int, int]] = {}     # instance: position, attempt, since
+        self._begun: dict[str, tuple[int, int]] = {}            # instance: since, attempts that were seen
         self._parked: dict[str, tuple[int, int, int]] = {}      # instance: position, next attempt, due
         self._ended = 0
         self._closing: str | None = None
@@ -97,6 +98,8 @@ class Progress:
             if isinstance(change, AttemptStarted):
                 self._parked.pop(change.instance, None)
                 self._at_work[change.instance] = (change.position + 1, change.number, change.at)
+                since, attempts = self._begun.get(change.instance, (change.at, 0))
+                self._begun[change.instance] = (since, attempts + 1)
             elif isinstance(change, StepAsked):
                 self._at_work[change.instance] = (change.position + 1, 0, change.at)
             elif isinstance(change, StepParked):
@@ -111,16 +114,19 @@ class Progress:
 
     def _settled(self, change: StepSettled) -> None:
         self._ended += 1
-        parked = self._parked.pop(change.instance, None)
-        begun = self._at_work.pop(change.instance, None)
+        self._parked.pop(change.instance, None)
+        self._at_work.pop(change.instance, None)
+        since, attempts = self._begun.pop(change.instance, (change.at, 0))
         bad = change.outcome in _BAD
         if len(self._above) >= _AT_ONCE and (not bad or len(self._above) >= 2 * _AT_ONCE):
             self._counted[change.outcome] = self._counted.get(change.outcome, 0) + 1
             return
         look = self._look
         parts = [look.paint(look.mark(change.outcome), *words.style(change.outcome)), change.instance]
-        if begun is not None and not parked and change.outcome != "skipped":
-            parts[-1] += f"  {times.duration(change.at - begun[2])}"
+        if attempts and change.outcome != "skipped":
+            parts[-1] += f"  {times.duration(change.at - since)}"
+        if attempts > 1:
+            parts[-1] += f" ({attempts} attempts)"
         line = " ".join(parts)
         if change.outcome != "succeeded":
             cause = printable(words.cause(change))
@@ -144,7 +150,7 @@ class Progress:
     def _finish(self, run: Run, now: int, report: Sequence[str]) -> None:
         if self._in_background():
             return
-        lines = [*self._scrolling(), *self._result(run, now, bool(report)), *report]
+        lines = [*self._scrolling(), *self._result(run, now, report)]
         self._put(lines, 0)
 
     def _put(self, lines: Sequence[str], block: int) -> None:
@@ -196,20 +202,23 @@ class Progress:
             return f"{times.duration(elapsed)}, {times.roughly(left)} left"
         return f"{times.duration(elapsed)}, longer than its usual {times.duration(self._usual)}"
 
-    def _result(self, run: Run, now: int, reported: bool) -> list[str]:
+    def _result(self, run: Run, now: int, report: Sequence[str]) -> list[str]:
         look, took = self._look, times.duration((run.finished_at or now) - self._since)
-        done = f"{run.steps_done} of {words.count(run.steps_total, 'step')}"
-        if run.state != "finished":
-            return [f"{self._name} stopped after {took}, {done} done"]  # whoever stopped it says how it goes on
+        if run.state != "finished":  # whoever stopped it says how it goes on
+            done = f"{run.steps_done} of {words.count(run.steps_total, 'step')}"
+            return [f"{self._name} stopped after {took}, {done} done"]
         outcome = run.outcome or "failed"
+        if report:  # its first line says all that ours would
+            first = f"{look.mark(outcome)} {report[0].removeprefix('agentrun: ')}"
+            return [look.paint(first, "bold", *words.style(outcome)), *report[1:]]
         mark = look.paint(f"{look.mark(outcome)} {self._name} {outcome}", "bold", *words.style(outcome))
         if outcome == "succeeded":
             return [f"{mark}: {words.count(run.steps_total, 'step')} in {took}"]
-        lines = [f"{mark} after {took}, {done} done" + (f": {printable(run.error)}" if run.error else "")]
-        if not reported:
-            lines.append(f"  its log:  {command('logs', run.id, '--failed')}")
-            lines.append(f"  go on:    {command('resume', run.id)}")
-        return lines
+        return [
+            f"{mark} after {took}" + (f": {printable(run.error)}" if run.error else ""),
+            f"  its log:  {command('logs', run.id, '--failed')}",
+            f"  go on:    {command('resume', run.id)}",
+        ]
 
     # ---- the terminal's own troubles
 

@@ -17,7 +17,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow
 from . import times, words
 from .logs import text_of
-from .status import command
+from .status import command, way_on
 from .terminal import fit, printable
 
 if TYPE_CHECKING:
@@ -35,13 +35,16 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     job = _job(reader, run)
     rows = reader.steps(run.id)
     failed = _failed(rows)
-    lines = [f"agentrun: job {run.job} {_what_became(run, job)}", f"run {run.id} of {printable(run.file)}"]
+    became = f"{_what_became(run, job)}: {_counts(run, rows)}"
+    lines = [f"agentrun: job {run.job} {became}", f"run {run.id} of {printable(run.file)}"]
     below = _others(rows, failed[1:])
     if failed:
         lines += _first_failure(reader, run, failed[0], job)
+    elif run.error and run.outcome == "failed":  # given up: no step says why
+        lines.append(printable(run.error))
     step = ("--step", failed[0].instance) if failed else ()
     below.append(f"its log:   {command('logs', run.id, *step, anywhere=True)}")
-    below.append(f"go on:     {command('resume', run.id, anywhere=True)}")
+    below += [f"{label + ':':<10} {text}" for label, text in way_on(run, rows, anywhere=True)]
     if failed:
         room = min(_LOG_LINES, _LINES - len(lines) - len(below))
         lines += _last_words(RunFolder(root, run.id), failed[0], room)
@@ -56,16 +59,25 @@ def _job(reader: Reader, run: Run) -> Job | None:
 
 
 def _what_became(run: Run, job: Job | None) -> str:
-    done = f"{run.steps_done} of {words.count(run.steps_total, 'step')} done"
     if run.state != "finished":
-        return f"was stopped, {done}"
+        return "was stopped"
     took = times.duration((run.finished_at or 0) - (run.started_at or run.created_at))
     if run.outcome == "timed_out" and job is not None and job.deadline is not None:
-        return f"was ended at its deadline of {format_duration(job.deadline)}, {done}"
+        return f"was ended at its deadline of {format_duration(job.deadline)}"
     if run.outcome == "over_budget" and job is not None and job.budget.steps is not None:
         return f"has used up its budget of {words.count(job.budget.steps, 'attempt')} after {took}"
     verb = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "was ended at its deadline"}
     return f"{verb.get(run.outcome or '', run.outcome or 'ended')} after {took}"
+
+
+def _counts(run: Run, rows: Sequence[StepRow]) -> str:
+    """`1 failed, 5 skipped, 1 succeeded`."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        word = row.outcome or "unfinished"
+        counts[word] = counts.get(word, 0) + 1
+    counts["not run"] = counts.get("not run", 0) + run.steps_total - len(rows)
+    return words.outcomes(counts)
 
 
 def _failed(rows: Sequence[StepRow]) -> list[StepRow]:
@@ -76,7 +88,7 @@ def _failed(rows: Sequence[StepRow]) -> list[StepRow]:
 
 def _first_failure(reader: Reader, run: Run, row: StepRow, job: Job | None) -> list[str]:
     step = next((step for step in job.steps if step.id == row.instance), None) if job else None
-    cause = printable(words.cause(row)) or (row.outcome or "")
+    cause = printable(row.error if row.reason == "timeout" and row.error else words.cause(row)) or (row.outcome or "")
     if row.reason == "timeout" and step is not None and step.timeout is not None:
         cause = f"not done within its timeout of {format_duration(step.timeout)}"
     line = f"step {row.position + 1} of {run.steps_total}, {row.instance}: {cause}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..instants import rfc3339
 from ..store.folders import home
-from ..store.read import Run
+from ..store.read import Run, StepRow
 from . import times, words
 from .tables import Column, Row, table
 from .terminal import Look, printable
@@ -28,6 +28,7 @@ _COLUMNS = (
     Column("STARTED", drop=3),
     Column("TOOK", drop=2),
 )
+_ON_ITS_WAY = 10_000  # ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Standing:
         """The first step that runs, else the first that waits."""
         at_work = [instance for instance, state in self.active if state == "running"]
         return next(iter(at_work or [instance for instance, _ in self.active]), None)
+
+    @property
+    def pid(self) -> int | None:
+        """The supervisor's process id, while it runs."""
+        if self.run.state != "running" or self.interrupted or not self.run.owner:
+            return None
+        pid = self.run.owner.get("pid")
+        return pid if isinstance(pid, int) else None
 
     def took(self, now: int) -> int | None:
         """How long it has taken, in ms. Of an interrupted run that is not known."""
@@ -89,16 +98,16 @@ def overview(standings: Sequence[Standing], look: Look, now: int) -> list[str]:
             times.short(run.started_at or run.created_at, now),
             times.duration(standing.took(now)),
         )
-        rows.append(Row(cells, {2: words.style(standing.word)}, _note(standing)))
+        rows.append(Row(cells, {2: words.style(standing.word)}, _note(standing, now)))
     return table(_COLUMNS, rows, look)
 
 
-def _note(standing: Standing) -> str:
+def _note(standing: Standing, now: int) -> str:
     run = standing.run
     if standing.interrupted:
         return f"go on: {command('resume', run.id)}"
     if run.state == "queued":
-        return f"not started: {command('resume', run.id)}"
+        return "about to start" if _is_new(run, now) else f"not started: {command('resume', run.id)}"
     if run.state != "finished":
         return at_work(standing.active)
     return _why(run)
@@ -126,6 +135,8 @@ def head(standing: Standing, look: Look, now: int) -> list[str]:
     state = look.paint(standing.word, "bold", *words.style(standing.word))
     lines = [f"{look.paint(run.job, 'bold')}  {state}" + (f": {error}" if error else "")]
     facts = [("run", run.id), ("file", printable(run.file))]
+    if standing.pid is not None:
+        facts.append(("process", f"{standing.pid} (its supervisor)"))
     took = standing.took(now)
     if run.started_at is not None:
         ending = f", took {times.duration(took)}" if run.finished_at else ""
@@ -148,13 +159,35 @@ def head(standing: Standing, look: Look, now: int) -> list[str]:
     return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in facts]
 
 
-def advice(standing: Standing) -> str | None:
+def advice(standing: Standing, rows: Sequence[StepRow], now: int) -> list[str]:
     """What to do about a run that does not go on by itself."""
     run = standing.run
     if standing.interrupted:
-        return f"nobody advances this run; it goes on with: {command('resume', run.id)}"
+        return [f"nobody advances this run; it goes on with: {command('resume', run.id)}"]
     if run.state == "finished" and run.outcome not in ("succeeded", None):
-        return f"it goes on from there with: {command('resume', run.id)}"
-    if run.state == "queued":
-        return f"it has not started; it does with: {command('resume', run.id)}"
-    return None
+        return [f"{label}: {text}" for label, text in way_on(run, rows)]
+    if run.state != "queued":
+        return []
+    if _is_new(run, now):
+        return ["it is about to start"]
+    return [f"it has not started; it does with: {command('resume', run.id)}"]
+
+
+def way_on(run: Run, rows: Sequence[StepRow], *, anywhere: bool = False) -> list[tuple[str, str]]:
+    """How a run that did not succeed goes on: labels and what stands behind them, the command last."""
+    lines = []
+    cut_off = ("on_interrupt", "interrupted")
+    unseen = [r.instance for r in rows if r.outcome == "failed" and r.reason in cut_off and not r.covered]
+    if unseen:
+        names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if unseen[3:] else "")
+        lines.append(("look first", f"nobody saw how {names} ended: was it done? `resume` runs it again"))
+    arguments = [run.id]
+    if run.outcome == "over_budget":
+        lines.append(("first", "raise the budget in the job file: without a larger one nothing more is started"))
+        arguments += ["--spec", run.file]
+    return [*lines, ("go on", printable(command("resume", *arguments, anywhere=anywhere)))]
+
+
+def _is_new(run: Run, now: int) -> bool:
+    """Whether it was recorded so short a time ago that its supervisor may be on its way: `run --detach`."""
+    return now - run.created_at < _ON_ITS_WAY

@@ -52,7 +52,7 @@ def step_table(rows: Iterable[StepRow], look: Look, now: int, *, interrupted: bo
 
 
 def _row(row: StepRow, look: Look, now: int, interrupted: bool) -> Row:
-    word = "interrupted" if interrupted and row.state == "running" else row.outcome or row.state
+    word = _word(row, interrupted)
     took = None
     if row.started_at is not None and word != "interrupted":
         took = (row.finished_at or now) - row.started_at
@@ -65,10 +65,12 @@ def _row(row: StepRow, look: Look, now: int, interrupted: bool) -> Row:
         times.duration(took),
     )
     colours = words.style(word)
-    return Row(cells, {0: colours, 2: colours}, _note(row, now))
+    return Row(cells, {0: colours, 2: colours}, _note(row, now, interrupted))
 
 
-def _note(row: StepRow, now: int) -> str:
+def _note(row: StepRow, now: int, interrupted: bool) -> str:
+    if interrupted and row.state != "finished":
+        return ""
     if row.state == "waiting" and row.due is not None:
         return f"next attempt in {times.duration(max(row.due - now, 0))}"
     if row.state == "running" and row.attempt == 0:
@@ -80,30 +82,44 @@ def _note(row: StepRow, now: int) -> str:
 
 
 def step_details(
-    row: StepRow, step: Step | None, attempts: Sequence[AttemptRow], folder: RunFolder, look: Look, now: int
+    row: StepRow,
+    step: Step | None,
+    attempts: Sequence[AttemptRow],
+    folder: RunFolder,
+    look: Look,
+    now: int,
+    *,
+    interrupted: bool = False,
 ) -> list[str]:
-    """Everything about one step: what it was given, what it gave, and each of its attempts."""
-    word = row.outcome or row.state
+    """Everything about one step: what it was given, what it gave, and each of its attempts.
+
+    `interrupted`: nobody advances the run, so what says running is not.
+    """
+    word = _word(row, interrupted)
     lines = [f"{look.paint(row.instance, 'bold')}  {look.paint(word, *words.style(word))}"]
     facts: list[tuple[str, str]] = []
     if step is not None and step.name:
         facts.append(("name", step.name))
     if step is not None and step.needs:
         facts.append(("needs", ", ".join(step.needs)))
-    if note := _note(row, now):
+    if note := _note(row, now, interrupted):
         facts.append(("why", note))
     if row.idempotency_key:
         facts.append(("key", row.idempotency_key))
     facts += [("input", text) for text in _values(row.inputs)]
-    facts += [("output", text) for text in _values(row.outputs)]
+    facts += [("output", text) for text in _values(row.outputs, "outputs")]
     lines += [f"  {look.paint(name.ljust(9), 'dim')} {printable(value)}" for name, value in facts]
     for attempt in attempts:
-        lines += _attempt(attempt, folder, look, now)
+        lines += _attempt(attempt, folder, look, now, interrupted)
     return lines
 
 
-def _attempt(attempt: AttemptRow, folder: RunFolder, look: Look, now: int) -> Iterator[str]:
-    word = attempt.outcome or attempt.state
+def _word(what: StepRow | AttemptRow, interrupted: bool) -> str:
+    return "interrupted" if interrupted and what.state == "running" else what.outcome or what.state
+
+
+def _attempt(attempt: AttemptRow, folder: RunFolder, look: Look, now: int, interrupted: bool) -> Iterator[str]:
+    word = _word(attempt, interrupted)
     parts = [look.paint(word, *words.style(word))]
     if cause := words.cause(attempt):
         parts.append(printable(cause))
@@ -124,12 +140,16 @@ def _attempt(attempt: AttemptRow, folder: RunFolder, look: Look, now: int) -> It
         yield f"  {' ' * 9} {look.paint(folder.log(attempt.instance, attempt.number), 'dim')}"
 
 
-def _values(value: JSON, name: str = "") -> Iterator[str]:
-    """`env.CUSTOMER = acme`: objects as dotted names two levels deep, anything below as JSON."""
+def _values(value: JSON, kind: str = "", name: str = "") -> Iterator[str]:
+    """`env.CUSTOMER = acme`, `with.n = 3`: objects as dotted names two levels deep, anything below as JSON.
+
+    `kind` is what the value is part of. Variables are texts and shown as they are; what can be of any type is
+    JSON, so that the text "3" and the number 3 look as different as they are.
+    """
     if isinstance(value, dict) and value and name.count(".") < 1:
         for key, part in value.items():
-            yield from _values(part, f"{name}.{key}" if name else str(key))
+            yield from _values(part, kind or str(key), f"{name}.{key}" if name else str(key))
     elif value is not None or name:
-        text = value if isinstance(value, str) else words.compact(value)
+        text = value if isinstance(value, str) and kind == "env" else words.compact(value)
         if text != "{}":
             yield f"{name} = {fit(text, _VALUE_LIMIT)}" if name else fit(text, _VALUE_LIMIT)

@@ -21,6 +21,7 @@ _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33",
 # C0 but for the tab, DEL, C1, line and paragraph separators, and the marks that turn the direction of text.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MIN_WIDTH = 20
+_HARMLESS = b"\t\n" + bytes(range(32, 127))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,17 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub(_escape, text)
+
+
+def printable_lines(lines: bytes) -> str:
+    """Lines joined by newlines as text, each made printable, the ends of lines that stay being newlines."""
+    if not lines.translate(None, _HARMLESS):  # almost always, and asked a hundred times as fast as what follows
+        return lines.decode("ascii")
+    text = lines.decode("utf-8", "surrogateescape")
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    texts = text.split("\n")
+    return "\n".join([printable(text.removesuffix("\r")) for text in texts])
 
 
 def _escape(match: re.Match[str]) -> str:

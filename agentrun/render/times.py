@@ -6,6 +6,7 @@ their own time zone: the time of day for today, else the day.
 
 from __future__ import annotations
 
+import re
 import time
 
 from ..instants import parse_rfc3339, rfc3339
@@ -71,13 +72,29 @@ def roughly(ms: int) -> str:
 
 
 def moment(text: str, now: int) -> int:
-    """The ms since the epoch of a moment as people give it: a duration ago (`10m`), or RFC 3339.
+    """The ms since the epoch of a moment in the past as people give it.
 
-    A time without an offset is local. Raises ValueError.
+    A duration ago (`10m`), a time of day (`03:00`: the last one), `today` and `yesterday` (when they began), or
+    RFC 3339. What has no offset is local. Raises ValueError.
     """
     from ..spec.values import parse_duration
 
+    text = text.strip()
+    if text in ("today", "yesterday"):
+        return _midnight(now, -1 if text == "yesterday" else 0)
+    if match := re.fullmatch(r"(\d\d?):(\d\d)(?::(\d\d))?", text):
+        hour, minute, second = (int(part or 0) for part in match.groups())
+        if hour > 23 or minute > 59 or second > 59:
+            raise ValueError(f"no time of day: {text!r}")
+        today = _midnight(now, 0, hour, minute, second)
+        return today if today <= now else _midnight(now, -1, hour, minute, second)
     try:
-        return now - parse_duration(text.strip())
+        return now - parse_duration(text)
     except ValueError:
         return parse_rfc3339(text)
+
+
+def _midnight(now: int, days: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
+    """A time of the local day that lies `days` from today; without a time, its beginning."""
+    day = time.localtime(now / 1000)
+    return int(time.mktime((day.tm_year, day.tm_mon, day.tm_mday + days, hour, minute, second, 0, 0, -1))) * 1000

@@ -7,6 +7,7 @@ status 127 (command not found)`, `timed out after 2m`, `something it needs faile
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Mapping
 from typing import Protocol
 
 _EXITS = {126: "cannot be executed", 127: "command not found"}
@@ -17,7 +18,7 @@ _REASONS = {
     "upstream": "something that it needs failed",
     "no_failure": "nothing failed",
     "on_interrupt": "interrupted; its on_interrupt decided",
-    "interrupted": "interrupted too often",
+    "interrupted": "nobody saw its end",
     "cancel": "cancelled",
     "deadline": "the run's deadline",
     "budget": "the run's budget",
@@ -30,6 +31,9 @@ _REASONS = {
     "shutdown": "stopped together with agentrun",
 }
 
+# What the record says in `error` about these is whole: the reason before it would say the same again.
+_TOLD_BY_THE_ERROR = ("on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown")
+
 _STYLES = {
     "succeeded": ("green",),
     "running": ("cyan",),
@@ -39,6 +43,9 @@ _STYLES = {
     "interrupted": ("yellow",),
     "cancelled": ("yellow",),
 }
+
+
+_BY_WEIGHT = ("failed", "timed_out", "over_budget", "cancelled", "unfinished", "not run", "skipped", "succeeded")
 
 
 class Ended(Protocol):
@@ -76,7 +83,8 @@ def exit_words(code: int) -> str:
 
 
 def cause(what: Ended) -> str:
-    """Why something ended as it did, in a few words; empty where it succeeded or has not ended."""
+    """Why something ended as it did, in a few words that do not repeat its outcome; empty where it succeeded or
+    has not ended."""
     if what.outcome is None or what.outcome == "succeeded":
         return ""
     reason = what.reason
@@ -87,8 +95,23 @@ def cause(what: Ended) -> str:
     else:
         words = reason_words(reason)
     if not what.error or what.error in words:
-        return words
+        return _without_outcome(words, what.outcome)
+    if reason in _TOLD_BY_THE_ERROR:
+        return _without_outcome(what.error, what.outcome)
     return what.error if not words or words in what.error else f"{words}: {what.error}"
+
+
+def _without_outcome(text: str, outcome: str) -> str:
+    """`after 5s` of `timed out after 5s`, where the word before it is `timed_out`."""
+    named = outcome.replace("_", " ")
+    return "" if text == named else text.removeprefix(f"{named}: ").removeprefix(f"{named} ")
+
+
+def outcomes(counts: Mapping[str, int]) -> str:
+    """`1 failed, 5 skipped, 1 succeeded`: bad news first; what has no steps is left out."""
+    known = [word for word in _BY_WEIGHT if counts.get(word)]
+    known += sorted(word for word, number in counts.items() if number and word not in _BY_WEIGHT)
+    return ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in known)
 
 
 def reason_words(reason: str | None) -> str:

@@ -188,6 +188,8 @@ def _explain(report: Report, error: yaml.YAMLError) -> None:
         hint = 'put the reference in quotes: "${{ ... }}"'
     elif error.problem and "mapping values are not allowed" in error.problem:
         hint = "a text with ': ' in it needs quotes, or '|' and lines of its own"
+        if re.fullmatch(r" +(- +)?[\w-]+", line[: mark.column]):  # a key of its own, taken for more of the line above
+            hint = "begin it in the same column as the key above that it belongs with"
     elif error.problem and "cannot start any token" in error.problem:
         hint = f"a text that begins with '{line[mark.column : mark.column + 1]}' needs quotes"
     words = ", ".join(part for part in (error.context, error.problem) if part)

@@ -165,7 +165,9 @@ STEP = _table(
             "Outputs that must be there, with their JSON types; else the step fails.", "{count: integer, list: array}",
         ),
         Field(
-            "leave_running", Boolean(), "What the step leaves in the background may outlive the run.",
+            "leave_running", Boolean(),
+            "What the step leaves in the background may outlive the run. Without it such processes may go on while"
+            " the run does, and are ended without a word at its end.",
             "true", "false",
         ),
     ),
@@ -210,7 +212,9 @@ JOB = _table(
         Field(
             "shell", Either(_SHELL, Choice(("sh", "bash"), _SHELL), ListOf(_SHELL, Text(_SHELL), empty=False)),
             "What runs the commands: sh is /bin/sh -e, bash is bash -eo pipefail; a list is a program and its options,"
-            " and -c and the command follow.", "bash", "sh",
+            " and -c and the command follow. With sh a pipe succeeds when its last command does, as in"
+            " nosuchdump | gzip > backup.gz: use bash where commands have pipes.",
+            "bash", "sh",
         ),
         Field(
             "deadline", Duration(), "How long the whole run may take, waits and retries included.",

@@ -104,6 +104,78 @@ references are refused: no value becomes program text.
 Give the value a name in
 .Ic env ,
 and use the variable.
+.Sh ENVIRONMENT
+The process of a step is given the variables of the run's environment (see
+.Ic inherit_env ) ,
+of
+.Ic env_file
+and of
+.Ic env ,
+and these.
+Its standard input is
+.Pa /dev/null .
+.Ql agentrun env JOB
+prints all of it.
+.Bl -tag -width Ds
+.It Ev AGENTRUN_RUN_ID , AGENTRUN_JOB , AGENTRUN_STEP , AGENTRUN_ATTEMPT
+Who it is.
+.It Ev AGENTRUN_IDEMPOTENCY_KEY
+The same for every attempt of this step in this run, across retries and
+resumes.
+.It Ev AGENTRUN_SCHEDULED_TIME
+The tick that this run is for, as an RFC 3339 time, not the time at which it
+happens to run; empty if there is none.
+.It Ev AGENTRUN_INTERRUPTED
+1 where an earlier attempt began and nobody saw its end, else 0.
+.It Ev AGENTRUN_OUTPUT
+A file that takes the step's outputs, see
+.Sx OUTPUTS .
+.It Ev AGENTRUN_RUN_DIR
+A folder that lasts as long as the record of the run: for what one step leaves
+to the next.
+.It Ev AGENTRUN_JOB_DIR
+A folder that lasts from run to run of the job.
+.It Ev AGENTRUN_LAST_SUCCESS
+When the job last succeeded, as an RFC 3339 time; empty if never.
+.It Ev TMPDIR
+A fresh folder of this attempt, removed after it.
+.It Ev TRACEPARENT
+The step's trace context, as W3C defines it.
+.El
+.Sh OUTPUTS
+What a step gives to others it writes to the file
+.Ev AGENTRUN_OUTPUT ,
+in one of two forms: lines
+.Bd -literal -offset indent
+count=8
+text<<EOF
+several
+lines
+EOF
+.Ed
+.Pp
+or one JSON object.
+What a Python step returns is added: an object key by key, anything else
+as
+.Li result .
+The values of lines are texts, also those that look like numbers, unless
+.Ic outputs
+declares another type: then
+.Li count=8
+is the number 8.
+.Ql agentrun status -v
+shows values as JSON, so that "8" and 8 can be told apart.
+Something declared that is missing or of another type fails the step.
+A reference to an output that is not among those that a step declares is an
+error of the job file; a step that declares none may give any.
+All of it has at most 1 MiB: what is larger goes into
+.Ev AGENTRUN_RUN_DIR ,
+and its name into the outputs.
+.Pp
+.Li retry_after=30
+is no output: it holds the next attempt back for so many seconds, or for a
+duration such as
+.Li 5m .
 .Sh VALUES
 .Bl -tag -width Ds
 .It Durations

@@ -104,8 +104,19 @@ class Scope:
         if self.index[name] == step.index:
             return f"step '{step.id}' refers to itself", None
         if not self.comes_before(self.index[name], step):
+            if self.comes_before(step.index, self.drafts[self.index[name]]):
+                return f"step '{name}' comes only after '{step.id}'", f"move '{name}' before '{step.id}'"
             return f"step '{name}' does not come before '{step.id}'", f"add '{name}' to its 'needs'"
-        return None
+        return self.output_problem(name, rest[1:])
+
+    def output_problem(self, name: str, keys: Sequence[str]) -> tuple[str, str | None] | None:
+        """An output that a step does not declare, although it declares others. What declares none may give any."""
+        declared = self.drafts[self.index[name]].entry.values.get("outputs")
+        if not declared or not keys or keys[0] in declared:
+            return None
+        near = suggestion(keys[0], declared)
+        hint = None if near else f"its 'outputs' are {', '.join(declared)}: if it gives another one, declare it there"
+        return f"step '{name}' declares no output '{keys[0]}'{near}", hint
 
     def comes_before(self, first: int, step: Draft) -> bool:
         if not self.ordered or step.unclear or first in step.needs:

@@ -16,6 +16,18 @@ from .kinds import Kind, unique_pairs
 from .nearest import distance, nearest
 from .report import INVALID, Report
 
+# What other tools call the keys that we have; a table takes the first that is one of its own.
+_ELSEWHERE = {
+    "command": ("run",), "cmd": ("run",), "script": ("run",), "exec": ("run",), "bash": ("run",),
+    "retries": ("retry", "max_attempts"), "attempts": ("retry", "max_attempts"), "delay": ("interval",),
+    "depends_on": ("needs",), "depends": ("needs",), "after": ("needs",), "requires": ("needs",),
+    "environment": ("env",), "variables": ("env",), "args": ("with",), "arguments": ("with",),
+    "parameters": ("params",), "inputs": ("params", "with"), "cwd": ("working_dir",), "workdir": ("working_dir",),
+    "working_directory": ("working_dir",), "tasks": ("steps",), "jobs": ("steps",), "condition": ("if",),
+    "allow_failure": ("continue_on_error",), "ignore_errors": ("continue_on_error",), "title": ("name",),
+    "concurrency_limit": ("max_parallel",),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Field:
@@ -84,7 +96,7 @@ class Table(Kind):
     def refuse_key(self, key: Scalar, entry: Entry, report: Report) -> None:
         """A key that this table does not have: say where it belongs, or what was meant, or what there is."""
         name, hint = key.text, None
-        close = nearest(name, self.fields)
+        close = nearest(name, self.fields) or self.called_elsewhere(name)
         entry.unclear |= name == "<<" or name in self.planned or close is not None
         if name == "<<":
             message = "merge keys are not read"
@@ -99,6 +111,11 @@ class Table(Kind):
             message = f"unknown key '{name}'"
             hint = f"the keys of {self.title}: {', '.join(self.fields)}"
         report.add(key.mark, message, hint)
+
+    def called_elsewhere(self, name: str) -> str | None:
+        """Our key for what other tools call so, or nearly so."""
+        other = nearest(name, _ELSEWHERE)
+        return next((key for key in _ELSEWHERE[other] if key in self.fields), None) if other else None
 
     def schema(self) -> dict[str, JSON]:
         properties: dict[str, JSON] = {}

@@ -27,7 +27,7 @@ from .launch import Launcher, SpawnFailed, start_removal
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .places import Place, Places
-from .results import Result, append, open_results
+from .results import Result, append, complain, open_results
 from .tree import Family, Key
 
 TYPE_CHECKING = False
@@ -65,6 +65,7 @@ class Attempts:
         self._busy: set[str] = set()          # instances of which something is there that must be alone
         self._due: list[tuple[float, int, Attempt]] = []
         self._count = 0
+        self._told = False                    # that the disk refuses a result
         self._output = Output()
         self._trash: list[Place] = []
         self._trash_at = 0.0
@@ -72,6 +73,9 @@ class Attempts:
         self._strays.recorded = self._strays.begun = True
 
     # ---- orders
+
+    def refused(self, why: str | None) -> None:
+        """The disk refuses a result; None: it takes them again. The shim puts its own in this one's place."""
 
     def running(self) -> list[Key]:
         """Attempts whose result is not in the file yet."""
@@ -297,9 +301,16 @@ class Attempts:
             result.output_bytes = attempt.pipe.log.size if attempt.pipe else attempt.written
         try:
             append(self._results, result)
-        except OSError:
+        except OSError as error:
+            if not self._told:
+                self.refused(f"{self._folder.results}: {error.strerror}")
+                complain(f"cannot record the end of step {attempt.key[0]}: {error.strerror}; waiting for room")
+            self._told = True
             self._at(attempt, RETRY_WRITE)
             return
+        if self._told:
+            self._told = False
+            self.refused(None)
         attempt.recorded = True
         del self._open[attempt.key]
         self._left[attempt.key] = attempt

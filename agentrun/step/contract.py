@@ -175,7 +175,7 @@ def base_environment(inherit_env: bool | tuple[str, ...], frozen: Mapping[str, s
 
 
 def _as_cron(frozen: Mapping[str, str]) -> dict[str, str]:
-    """The five variables that cron sets for a user's job (crontab(5) of Debian 12)."""
+    """The four variables that cron sets for a user's job (crontab(5) of Debian 12: no USER)."""
     import pwd  # not every run asks for it
 
     try:
@@ -184,7 +184,7 @@ def _as_cron(frozen: Mapping[str, str]) -> dict[str, str]:
     except KeyError:  # a container's user without an entry
         user = frozen.get("LOGNAME") or frozen.get("USER") or str(os.getuid())
         home = frozen.get("HOME") or "/"
-    return {"HOME": home, "LOGNAME": user, "USER": user, "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    return {"HOME": home, "LOGNAME": user, "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
 
 
 def default_key(run_id: str, instance: str) -> str:

@@ -151,6 +151,10 @@ class Link:
         """End all that ended attempts left behind, but those of `leave_running`. "swept" comes back."""
         self._wire.send({"is": "sweep"})
 
+    def retire(self) -> None:
+        """The run is to stop: should this supervisor be killed, the shim starts no other."""
+        self._wire.send({"is": "retire"})
+
     def goodbye(self, timeout: float = 15.0) -> None:
         """The run needs no shim any more. Returns when its lock and socket are free, or after `timeout` seconds."""
         self._wire.send({"is": "goodbye"})
@@ -199,10 +203,15 @@ class Link:
         messages = self._wire.receive()
         for message in messages:
             if message["is"] in ("refused", "replaced"):
-                from ..errors import Busy
+                from ..errors import Busy, CannotWrite, Missing
 
-                why = message.get("why", "another supervisor took over")
-                raise Busy(f"run {self._run_id} cannot be advanced from here: {why}")
+                words = f"run {self._run_id} cannot be advanced from here: "
+                words += message.get("why", "another supervisor took over")
+                if message["is"] == "replaced" or message.get("busy"):
+                    raise Busy(words)
+                if message.get("disk"):
+                    raise CannotWrite(words, "free space, or mend the folder; then resume the run")
+                raise Missing(words, "finish it with the program that began it, or end that shim and resume the run")
         return messages
 
     def _wait(self, until: float) -> bool:

@@ -176,3 +176,19 @@ def _read(path: str, *, missing_ok: bool = True) -> bytes:
         return b""
     finally:
         os.close(fd)
+
+
+def holders(path: str) -> list[Process]:
+    """Who has this file open, but for this process: of a lock file, those that may hold its locks."""
+    wanted = os.path.realpath(path)
+    found = []
+    for pid in every_pid():
+        if pid == os.getpid():
+            continue
+        try:
+            open_files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if wanted in open_files and (process := look_up(pid)):
+            found.append(process)
+    return found

@@ -2,8 +2,9 @@
 
 A frame is four bytes of length (big endian) and that much JSON, an object whose `is` names it.
 
-    supervisor → shim   open, connect (the first frame), start, end, sweep, goodbye
+    supervisor → shim   open, connect (the first frame), start, end, sweep, retire, goodbye
     shim → supervisor   hello (the answer to the first frame), bell (read the results file), swept,
+                        refusing (the disk refuses results: why; or takes them again: null),
                         refused, replaced (both: nothing more will come)
 
 Both sides buffer what the kernel does not take, so neither can be held up by a peer that is stopped. A frame

@@ -85,6 +85,14 @@ def append(fd: int, result: Result) -> None:
         raise OSError(28, "only a part of the result could be written")
 
 
+def complain(sentence: str) -> None:
+    """Say it on the stderr that was inherited: whoever started the run hears it, and cron mails it."""
+    try:
+        os.write(2, f"agentrun: {sentence}\n".encode())
+    except OSError:
+        pass
+
+
 def _close_off(fd: int) -> None:
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":

@@ -35,6 +35,7 @@ from .attempts import Attempts
 from .detach import become_subreaper, catch_signals, let_go, tidy_descriptors
 from .launch import start_supervisor
 from .protocol import VERSION, Wire, stream
+from .results import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from .protocol import Message
 
+LONGEST_WAIT = 86_400.0  # seconds; epoll takes 24 days at most
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each restart; the last for all that follow
 
 
@@ -77,7 +79,7 @@ class Shim:
         self._restart_at: float | None = None
         self._restarted = 0                      # pid of the supervisor that we started last
         self._umask = os.umask(0o077)
-        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._home = _here()
         self._kept = [*kept, self._home]
         self._woken = catch_signals()
         self._watch(self._woken, self._on_signal)
@@ -95,7 +97,7 @@ class Shim:
 
     def _wait(self, seconds: float | None) -> None:
         """For the next event, or so long; then do what it asks for."""
-        for fd, _ in self._poll.poll(seconds):
+        for fd, _ in self._poll.poll(None if seconds is None else min(seconds, LONGEST_WAIT)):
             handler = self._handlers.get(fd)  # none: an earlier event of this turn closed it
             if handler:
                 handler()
@@ -219,6 +221,8 @@ class Shim:
             elif kind == "sweep":
                 self._attempts.sweep()
                 self._sweeping = True
+            elif kind == "retire":
+                self._restart = None
             elif kind == "goodbye":
                 self._goodbye()
         elif kind == "open" and self._attempts is None:
@@ -236,9 +240,12 @@ class Shim:
             self._listen(folder)
             self._attempts = Attempts(folder, message["env"], message["umask"], self._watch, self._ring)
         except OSError as error:
-            self._part(peer, {"is": "refused", "why": f"{folder.path}: {error.strerror or error}"})
+            why = f"{folder.path}: {error.strerror or error}"
+            busy = isinstance(error, BlockingIOError)
+            self._part(peer, {"is": "refused", "why": why, "busy": busy, "disk": not busy})
             self._over = True
             return
+        self._attempts.refused = lambda why: self._say({"is": "refusing", "why": why})  # type: ignore[method-assign]
         self._folder = folder
         self._restart = message["restart"]
         self._max_restarts = message["max_restarts"]
@@ -264,9 +271,9 @@ class Shim:
             why = f"its shim speaks version {VERSION} of the protocol, and this program {message.get('version')}"
             self._part(peer, {"is": "refused", "why": why})
         elif message["epoch"] < self._epoch:
-            self._part(peer, {"is": "refused", "why": "a newer supervisor was here already"})
+            self._part(peer, {"is": "refused", "why": "a newer supervisor was here already", "busy": True})
         elif self._closing == "goodbye":
-            self._part(peer, {"is": "refused", "why": "it is being closed"})
+            self._part(peer, {"is": "refused", "why": "it is being closed", "busy": True})
         else:
             self._closing = None
             if self._supervisor:
@@ -349,14 +356,20 @@ class Shim:
     def _complain(self) -> None:
         assert self._folder
         run = self._folder.run_id
-        text = (
-            f"agentrun: the supervisor of run {run} ended unexpectedly, {self._restarts} restarts did not help, "
-            f"and its steps were ended; to go on: agentrun resume {run}\n"
+        what = f"{self._restarts} restarts did not help" if self._restart else "it was to stop the run"
+        complain(
+            f"the supervisor of run {run} ended unexpectedly, {what}, and its steps were ended; "
+            f"to go on: agentrun resume {run}"
         )
-        try:
-            os.write(2, text.encode())
-        except OSError:
-            pass
+
+
+def _here() -> int:
+    """The folder that we were started in; the root where this user may not enter it (`sudo -u` from /root)."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(".", flags)
+    except OSError:
+        return os.open("/", flags)
 
 
 def serve(sock: _socket.socket) -> None:

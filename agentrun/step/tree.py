@@ -338,7 +338,7 @@ def end_leftovers(
     TERM, `grace_ms`, then STOP and KILL until nothing is found. Busy if the run's shim lives after all, or if
     something cannot be ended (a process that waits for a dead disk, or that is another user's).
     """
-    from ..errors import Busy
+    from ..errors import Busy, Missing
     from ..store.locks import SHIM, held
 
     if held(folder.lock, SHIM):
@@ -356,7 +356,7 @@ def end_leftovers(
         _wait_for(found, 100)
         if time.monotonic() > patience:
             pids = ", ".join(str(one.process.pid) for one in found)
-            raise Busy(f"processes of run {run_id} cannot be ended: {pids}", "end them, then resume the run")
+            raise Missing(f"processes of run {run_id} cannot be ended: {pids}", "end them, then resume the run")
     _clear(folder, keep)
     return ended
 

@@ -69,10 +69,10 @@ _SUPERVISOR = "supervisor"
 _BEGIN = (
     "INSERT INTO steps (run_id, instance, position, state, asked, attempt, tries, interruptions,"
     " idempotency_key, inputs, started_at) VALUES (:run, :instance, :position, 'running', :asked, :attempt,"
-    " :tries, :interruptions, :key, :inputs, :at)"
+    " :tries, :interruptions, nullif(:key, ''), :inputs, :at)"
     " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'running', asked = excluded.asked,"
     " attempt = max(attempt, excluded.attempt), tries = excluded.tries, interruptions = excluded.interruptions,"
-    " idempotency_key = coalesce(excluded.idempotency_key, idempotency_key),"
+    " idempotency_key = coalesce(idempotency_key, excluded.idempotency_key),"  # the first one, for ever
     " inputs = coalesce(excluded.inputs, inputs), due = NULL,"
     " started_at = coalesce(started_at, excluded.started_at)"
     " WHERE state <> 'finished'"
@@ -290,10 +290,16 @@ class RunFinished(NamedTuple):
             (self.outcome, self.reason, plain(self.error), self.exit_code, self.at, run_id),
         )
         guard(cursor, f"run {run_id}")
+        take_wishes(cursor, run_id, self.at)
         detail: dict[str, Any] = {"outcome": self.outcome}
         if self.error:
             detail["error"] = self.error
         journal(cursor, run_id, self.at, "run_finished", _SUPERVISOR, detail=detail)
+
+
+def take_wishes(cursor: sqlite3.Cursor, run_id: str, at: int) -> None:
+    """Close what is still wished of a run: it was about the run as it stood, not about one reopened later."""
+    cursor.execute("UPDATE wishes SET taken_at = ? WHERE run_id = ? AND taken_at IS NULL", (at, run_id))
 
 
 class WishTaken(NamedTuple):

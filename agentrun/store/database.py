@@ -73,7 +73,8 @@ class Database:
         `work` may be called again after a passing error, so it must not change anything but the database.
         Raises StoreError when the database stays unusable for `patience` seconds.
         """
-        give_up = time.monotonic() + self.patience
+        begun = time.monotonic()
+        give_up = begun + self.patience
         pause = 0.02
         told = False
         while True:
@@ -83,7 +84,7 @@ class Database:
             except sqlite3.Error as error:
                 if not _passing(error) or time.monotonic() + pause > give_up:
                     raise explain(error, path(self.root)) from error
-                if not told and pause > 0.1:
+                if not told and time.monotonic() - begun > 0.1:  # SQLite itself has waited for 5 s if it is BUSY
                     told = True
                     self._notice(f"cannot write {path(self.root)}: {error}; trying again")
             time.sleep(pause)

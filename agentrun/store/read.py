@@ -208,18 +208,16 @@ class Reader:
         return None if row is None else _run(row)
 
     def _nth(self, job: str, back: int) -> Run:
-        row = self.connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (job, back)
-        ).fetchone()
+        question = f"SELECT {_RUN} FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+        row = self.connection.execute(question, (job, back)).fetchone()
         if row is None:
             raise NotFound(f"job {job} has no run {back} before its last", "`agentrun status` lists the runs")
         return _run(row)
 
     def by_key(self, job: str, run_key: str) -> Run | None:
         """The run of a job that has this key."""
-        row = self.connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?", (job, run_key)
-        ).fetchone()
+        question = f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?"
+        row = self.connection.execute(question, (job, run_key)).fetchone()
         return None if row is None else _run(row)
 
     def overview(self) -> list[Run]:
@@ -250,6 +248,11 @@ class Reader:
         rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE state <> 'finished' ORDER BY id")
         return [_run(row) for row in rows]
 
+    def outcome(self, run_id: str) -> Outcome | None:
+        """How a run ended; None if it has not, or there is none."""
+        row = self.connection.execute("SELECT outcome FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return None if row is None else row[0]
+
     def unknown(self, run_ids: Iterable[str]) -> list[str]:
         """Those that are no run's id."""
         return [
@@ -266,15 +269,20 @@ class Reader:
         ).fetchall()
 
     def steps(self, run_id: str) -> list[StepRow]:
-        """All steps of a run that have a row, in the order of the file."""
-        rows = self.connection.execute(f"SELECT {_STEP} FROM steps WHERE run_id = ? ORDER BY position", (run_id,))
+        """All steps of a run that have a row, in the order of the file.
+
+        Here as everywhere: not those that the file which the run goes on with does not have (position -1).
+        """
+        rows = self.connection.execute(
+            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0 ORDER BY position", (run_id,)
+        )
         return [_step(row) for row in rows]
 
     def active_steps(self, run_id: str) -> list[tuple[str, State]]:
         """(instance, state) of the steps that run or wait, in the order of the file."""
         return self.connection.execute(
             "SELECT instance, state FROM steps WHERE run_id = ? AND state IN ('running', 'waiting')"
-            " ORDER BY position",
+            " AND position >= 0 ORDER BY position",
             (run_id,),
         ).fetchall()
 
@@ -283,7 +291,7 @@ class Reader:
         which = " AND outcome IS NOT 'succeeded'" if but_succeeded else ""
         rows = self.connection.execute(
             "SELECT instance, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-            f" finished_at FROM steps WHERE run_id = ?{which}",
+            f" finished_at FROM steps WHERE run_id = ? AND position >= 0{which}",
             (run_id,),
         )
         return map(StepState._make, rows)
@@ -294,6 +302,13 @@ class Reader:
             "SELECT outputs FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
         ).fetchone()
         return {} if row is None or row[0] is None else json.loads(row[0])
+
+    def key_of(self, run_id: str, instance: str) -> str | None:
+        """The idempotency key that the attempts of a step have had; None before the first."""
+        row = self.connection.execute(
+            "SELECT idempotency_key FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
+        ).fetchone()
+        return None if row is None else row[0]
 
     def attempts(self, run_id: str, instance: str | None = None) -> list[AttemptRow]:
         """The attempts of a run, or of one step, in the order of their starts."""
@@ -351,12 +366,19 @@ class Reader:
 
     def cancels_taken(self, run_id: str) -> int:
         """How many cancels have been taken up since the run was last opened."""
+        wished, still_open = self.connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE taken_at IS NULL) FROM wishes WHERE run_id = ?", (run_id,)
+        ).fetchone()
+        if wished == still_open:
+            return 0
+        # each wish has its line in the journal, whose numbers tell before from after as no clock can; a reopening
+        # closes what was open before it, so what is open now came after
         row = self.connection.execute(
-            "SELECT count(*) FROM wishes WHERE run_id = ?1 AND taken_at >= coalesce("
-            " (SELECT max(at) FROM events WHERE run_id = ?1 AND kind = 'run_reopened'), 0)",
+            "SELECT count(*) FROM events WHERE run_id = ?1 AND kind = 'cancel_requested' AND seq > coalesce("
+            " (SELECT max(seq) FROM events WHERE run_id = ?1 AND kind = 'run_reopened'), 0)",
             (run_id,),
         ).fetchone()
-        return int(row[0])
+        return int(row[0]) - int(still_open)
 
     def last_success(self, job: str) -> int | None:
         """When the job last succeeded."""

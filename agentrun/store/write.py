@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import Busy, NotFound, UsageError
 from ..model import JSON
-from .changes import Change, StepSettled, dumps, guard, journal
+from .changes import AttemptEnded, Change, StepSettled, dumps, guard, journal, take_wishes
 from .database import Database
 from .read import Reader
 from .snapshots import Snapshot
@@ -163,7 +163,7 @@ class Store:
         """Let a finished run that did not succeed go on: `steps` are queued again, the deadline starts anew.
 
         The `if` of those in `ask_again` is put again, the other answers stand. Their attempts and keys stay;
-        budgets go on counting. Raises Overtaken if it is not finished any more.
+        budgets go on counting. What was wished of it before is over. Raises Overtaken if it is not finished any more.
         """
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -175,6 +175,7 @@ class Store:
                 (len(steps), run_id),
             )
             guard(cursor, f"run {run_id}")
+            take_wishes(cursor, run_id, now)
             journal(cursor, run_id, now, "run_reopened", by, detail={"steps": list(steps)})
             for instance in steps:
                 cursor.execute(
@@ -190,9 +191,11 @@ class Store:
         self.database.write(work)
 
     def adopt_spec(self, run_id: str, snapshot: Snapshot, *, by: str, now: int) -> None:
-        """Let a run that nobody advances go on with another job file; what steps left that are gone goes too.
+        """Let a run that nobody advances go on with another job file.
 
-        Raises NotFound, and Overtaken if it has succeeded meanwhile.
+        A step that is not in it keeps its rows, at position -1, where no question about the run's steps finds them:
+        should a later file have it again, its attempts are numbered on. Raises NotFound, and Overtaken if the run
+        has succeeded meanwhile.
         """
         sha256, decoded = snapshot.sha256, snapshot.decoded()
 
@@ -205,19 +208,11 @@ class Store:
             for name, param in snapshot.job.params.items():
                 if name not in params and not param.required:
                     params[name] = param.default
-            # rows of steps that are gone: the caller has compared, and the user has agreed
             wanted = {step.id: step.index for step in snapshot.job.steps}
-            for (instance,) in cursor.execute("SELECT instance FROM steps WHERE run_id = ?", (run_id,)).fetchall():
-                if instance in wanted:
-                    cursor.execute(
-                        "UPDATE steps SET position = ? WHERE run_id = ? AND instance = ?",
-                        (wanted[instance], run_id, instance),
-                    )
-                else:
-                    cursor.execute("DELETE FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance))
+            _place(cursor, run_id, wanted, now)
             cursor.execute(
                 "UPDATE runs SET snapshot = ?, params = ?, steps_total = ?, steps_done ="
-                " (SELECT count(*) FROM steps WHERE run_id = ?4 AND state = 'finished')"
+                " (SELECT count(*) FROM steps WHERE run_id = ?4 AND state = 'finished' AND position >= 0)"
                 " WHERE id = ?4 AND outcome IS NOT 'succeeded'",
                 (sha256, dumps(params), len(wanted), run_id),
             )
@@ -239,6 +234,21 @@ class Store:
             journal(cursor, run_id, now, "cancel_requested", by)
 
         self.database.write(work)
+
+
+def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: int) -> None:
+    """Give each step's row its place in another job file; what a step that is gone was doing was interrupted."""
+    rows = cursor.execute("SELECT instance FROM steps WHERE run_id = ?", (run_id,)).fetchall()
+    for (instance,) in rows:
+        cursor.execute(
+            "UPDATE steps SET position = ? WHERE run_id = ? AND instance = ?",
+            (wanted.get(instance, -1), run_id, instance),
+        )
+    running = "SELECT instance, number, epoch FROM attempts WHERE run_id = ? AND state = 'running'"
+    for instance, number, epoch in cursor.execute(running, (run_id,)).fetchall():
+        if instance not in wanted:
+            ended = AttemptEnded(instance, number, "interrupted", now, reason="shutdown", requested=True)
+            ended.write(cursor, run_id, epoch)
 
 
 def _is_text(path: str) -> bool:

@@ -19,6 +19,8 @@ def make_sample(script, database):
 
 def dump(database):
     """The whole database as SQL text, as it was at one moment: others may go on writing meanwhile."""
+    if not Path(database).is_file():
+        raise FileNotFoundError(f"there is no database {database}")  # not a lock that another attempt could wait out
     file = Path(os.environ["AGENTRUN_RUN_DIR"], os.environ["DUMP"])
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)
     connection.isolation_level = None

@@ -69,9 +69,57 @@ def test_validate_json(world: World, folder: Path) -> None:
     assert status == 65
     assert problems[0] == {
         "schema": "agentrun.problem/1", "file": "bad.yaml", "line": 4, "column": 3,
-        "message": "unknown key 'timout' (did you mean 'timeout'?)", "hint": None,
+        "message": "unknown key 'timout' (did you mean 'timeout'?)", "hint": None, "severity": "error",
     }  # fmt: skip
     assert len(problems) == 2
+
+
+PROGRAMS = """\
+steps:
+- id: a
+  run: |
+    echo a
+    if true; then
+      echo b
+- id: b
+  if: steps.a.outcome == 'succeeded'
+  python: |
+    def main():
+        return 1 +
+- {id: c, python: agent:thnk}
+- {id: d, python: nowhere_at_all:x}
+- {id: e, python: broken:f}
+- {id: f, run: "echo 'unfinished", if: "test 1 = 1"}
+- {id: g, python: "json:dumps"}
+- {id: h, python: "agent:think"}
+- {id: i, python: "agent:path"}
+"""
+
+
+def test_validate_looks_at_programs(world: World, folder: Path) -> None:
+    (folder / "programs.yaml").write_text(PROGRAMS)
+    (folder / "broken.py").write_text("def f(:\n")
+    (folder / "agent.py").write_text("def think(): pass\ntry:\n    from os import path\nexcept OSError:\n    pass\n")
+    status, out, err = world.call("validate", "programs.yaml")
+    assert (status, err) == (65, "")
+    told = [line for line in out.splitlines() if line.startswith("programs.yaml")]
+    assert told[0] == "programs.yaml:13:19: warning: no module 'nowhere_at_all' was found"
+    assert [line.split(":")[1] for line in told[1:]] == ["6", "8", "11", "12", "14", "15"]
+    assert "sh cannot read this" in told[1]
+    assert told[2].endswith("'if' is a shell command, and 'steps.a.outcome' is none")
+    assert "this is not Python" in told[3]
+    assert told[4].endswith("agent.py has no function 'thnk' (did you mean 'think'?)")
+    assert "broken.py:1: this is not Python" in told[5]
+    shapes = json.loads(world.call("validate", "programs.yaml", "--json")[1])
+    assert [shape["severity"] for shape in shapes] == ["warning"] + ["error"] * 6
+
+
+def test_a_warning_is_no_error(world: World, folder: Path) -> None:
+    (folder / "warned.yaml").write_text("steps: [{python: nowhere_at_all:x}]\n")
+    status, out, _ = world.call("validate", "warned.yaml")
+    assert status == 0
+    assert "warning: no module 'nowhere_at_all'" in out
+    assert out.endswith("warned.yaml: ok, job warned, 1 step\n")
 
 
 def test_plan(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,34 @@ def test_a_condition_is_shown_with_a_question_mark(world: World) -> None:
     assert texts(world.call("logs", "--failed")[1]) == ["no file"]
 
 
+def test_attempts_one_after_the_other_are_shown_in_blocks(world: World, quotes: Quotes) -> None:
+    """The same lines as one by one: times, long lines, and what is not fit for a terminal."""
+    run = world.record("k3v9x00001", quotes()).take()
+    run.write(
+        "rates", (1, b"one\ntwo\r\nbegun "), (2, b"before\nnext\n"), (2, "é \x1b[2J\n".encode() + b"\xff\n\n"),
+        (900, b"x" * 2_500_000 + b"\nlast"),
+    )  # fmt: skip
+    run.succeed("rates").write("customers", (1_300, b"c\n")).succeed("customers").finish()
+    blocks, lines = world.call("logs", "quotes"), world.call("logs", "quotes", "--tail", "1000")
+    assert blocks == lines
+    shown = blocks[1].splitlines()
+    assert [line[20:24] for line in shown[:4]] == ["001Z", "001Z", "001Z", "002Z"]
+    assert shown[2].endswith("| begun before")
+    assert shown[4].endswith("| é \\x1b[2J")
+    assert shown[-1].endswith("| c")
+    assert texts(world.call("logs", "quotes", "--grep", "^(one|c)$")[1]) == ["one", "c"]
+    assert texts(world.call("logs", "quotes", "--since", "2026-11-20T10:00:01Z")[1]) == ["c"]
+
+
+def test_grep_says_by_its_status_whether_it_found_something(world: World, run: Recorded) -> None:
+    assert world.call("logs", "--grep", "c1")[0] == 0
+    assert world.call("logs", "--grep", "nowhere")[0] == 1
+    assert world.call("logs", "--grep", "nowhere", "--json") == (1, "", "")
+
+
 def test_mistakes(world: World, run: Recorded) -> None:
     assert world.call("logs", "--grep", "(")[0] == 2
-    assert world.call("logs", "--since", "yesterday")[0] == 2
+    assert world.call("logs", "--since", "tomorrow")[0] == 2
     assert world.call("logs", "--raw", "--grep", "x")[0] == 2
     status, _, err = world.call("logs", "--step", "qoute")
     assert status == 66

@@ -31,7 +31,7 @@ def test_a_failed_step(world: World, quotes: Quotes) -> None:
     run.fail("customers", attempt=2)
     run.settle("quote", "skipped", reason="upstream").settle("mail", "skipped", reason="upstream").finish("failed")
     assert report(world, run) == [
-        "agentrun: job quotes failed after 1.6 s",
+        "agentrun: job quotes failed after 1.6 s: 1 failed, 2 skipped, 1 succeeded",
         "run k3v9x00001 of /opt/quotes/quotes.yaml",
         "step 2 of 4, customers: exit status 3 (after 1.2 s, attempt 2)",
         "    | asking",
@@ -64,21 +64,51 @@ def test_it_never_has_more_than_40_lines(world: World) -> None:
 @pytest.mark.parametrize(
     ("outcome", "job", "head"),
     [
-        ("timed_out", {"deadline": 60_000}, "agentrun: job quotes was ended at its deadline of 1m, 1 of 4 steps done"),
-        ("over_budget", {"budget": Budget(5)}, "agentrun: job quotes has used up its budget of 5 attempts after 0.3 s"),
-        ("cancelled", {}, "agentrun: job quotes was cancelled after 0.3 s"),
+        (
+            "timed_out",
+            {"deadline": 60_000},
+            "agentrun: job quotes was ended at its deadline of 1m: 3 not run, 1 succeeded",
+        ),
+        (
+            "over_budget",
+            {"budget": Budget(5)},
+            "agentrun: job quotes has used up its budget of 5 attempts after 0.3 s: 3 not run, 1 succeeded",
+        ),
+        ("cancelled", {}, "agentrun: job quotes was cancelled after 0.3 s: 3 not run, 1 succeeded"),
     ],
 )
 def test_ends_of_whole_runs(world: World, quotes: Quotes, outcome: str, job: dict[str, object], head: str) -> None:
     run = world.record("k3v9x00001", quotes(**job)).take().succeed("rates").finish(outcome)
     lines = report(world, run)
     assert lines[0] == head
-    assert len(lines) == 4
+    assert len(lines) == (5 if outcome == "over_budget" else 4)
+
+
+def test_a_budget_that_is_used_up_needs_a_larger_one(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes(budget=Budget(1))).take().succeed("rates").finish("over_budget")
+    assert report(world, run)[-2:] == [
+        "first:     raise the budget in the job file: without a larger one nothing more is started",
+        f"go on:     {home(world)} resume k3v9x00001 --spec /opt/quotes/quotes.yaml",
+    ]
+
+
+@pytest.mark.parametrize("reason", ["on_interrupt", "interrupted"])
+def test_what_nobody_saw_the_end_of_is_looked_at_first(world: World, quotes: Quotes, reason: str) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates")
+    run.end("rates", "interrupted", reason="interrupted", error="interrupted: nobody saw its end")
+    run.settle("rates", "failed", reason=reason, error="interrupted, and its on_interrupt is `fail`").finish("failed")
+    lines = report(world, run)
+    assert lines[2].startswith("step 1 of 4, rates: interrupted, and its on_interrupt is `fail` (after")
+    assert lines[-2:] == [
+        "look first: nobody saw how rates ended: was it done? `resume` runs it again",
+        f"go on:     {home(world)} resume k3v9x00001",
+    ]
+    assert "look first: nobody saw how rates ended" in world.call("status", "quotes")[1]
 
 
 def test_a_stopped_run(world: World, quotes: Quotes) -> None:
     run = world.record("k3v9x00001", quotes()).take().succeed("rates")
-    assert report(world, run)[0] == "agentrun: job quotes was stopped, 1 of 4 steps done"
+    assert report(world, run)[0] == "agentrun: job quotes was stopped: 3 not run, 1 succeeded"
 
 
 def test_a_timeout_and_a_condition(world: World) -> None:

@@ -40,10 +40,12 @@ def test_overview_has_a_line_for_each_job_and_each_open_run(world: World, quotes
     etl = world.record("k3v9x00004", quotes(name="etl")).take().fail("rates")
     etl.finish("failed", error="step 1 of 4, rates: exit status 3")
     world.record("k3v9x00005", quotes(name="new"))
+    world.record("k3v9x00006", quotes(name="newest"), created_at=START + 55_000)
     status, out, _ = world.call("status")
     assert status == 0
     assert out.splitlines() == [
         "RUN         JOB     STATE        STEPS  STARTED   TOOK",
+        "k3v9x00006  newest  queued         0/4  10:00:55  -           about to start",
         "k3v9x00005  new     queued         0/4  10:00:00  -           not started: agentrun resume k3v9x00005",
         "k3v9x00004  etl     failed         1/4  10:00:00  1.2 s       step 1 of 4, rates: exit status 3",
         "k3v9x00003  backup  interrupted    1/4  10:00:00  -           go on: agentrun resume k3v9x00003",
@@ -72,7 +74,7 @@ def test_a_failed_run(world: World, quotes: Quotes) -> None:
         "-  quote      skipped           -  -         -      something that it needs failed",
         "-  mail       skipped           -  -         -      something that it needs failed",
         "",
-        "it goes on from there with: agentrun resume k3v9x00001",
+        "go on: agentrun resume k3v9x00001",
     ]
 
 
@@ -84,9 +86,43 @@ def test_an_interrupted_run_says_how_it_goes_on(world: World, quotes: Quotes) ->
     assert out.endswith("nobody advances this run; it goes on with: agentrun resume k3v9x00001\n")
 
 
+def test_a_step_of_an_interrupted_run_is_called_so_everywhere(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates")
+    run.end("rates", "interrupted", reason="interrupted", error="interrupted: nobody saw its end").start("rates", 2)
+    lines = world.call("status", "quotes", "-s", "rates")[1].splitlines()
+    assert lines[0] == "rates  interrupted"
+    assert lines[2] == "  attempt 1 10:00:00  interrupted, nobody saw its end, 0.0 s"
+    assert lines[3] == "  attempt 2 10:00:00  interrupted"
+
+
+def test_the_process_that_advances_a_run(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().hold()
+    assert "process  1 (its supervisor)" in world.call("status", "quotes")[1]
+    assert json.loads(world.call("status", "quotes", "--json")[1])["pid"] == 1
+    run.let_go()
+    assert "process" not in world.call("status", "quotes")[1]
+    assert json.loads(world.call("status", "quotes", "--json")[1])["pid"] is None
+
+
+def test_all_runs_of_a_job(world: World, quotes: Quotes) -> None:
+    for number in range(1, 4):
+        world.record(f"k3v9x0000{number}", quotes()).take().finish()
+    world.record("k3v9x00004", quotes(name="etl")).take().finish()
+
+    def listed(*argv: str) -> list[str]:
+        return [line.split()[0][-1] for line in world.call("status", "--all", *argv)[1].splitlines()[1:]]
+
+    assert listed() == ["4", "3", "2", "1"]
+    assert listed("quotes") == ["3", "2", "1"]
+    assert listed("quotes", "-n", "2") == ["3", "2"]
+    assert [run["job"] for run in json.loads(world.call("status", "--all", "etl", "--json")[1])] == ["etl"]
+    assert world.call("status", "--all", "none")[0] == 66
+    assert world.call("status", "quotes", "-n", "2")[0] == 2
+
+
 def test_one_step_with_everything_that_is_known(world: World, quotes: Quotes) -> None:
     run = world.record("k3v9x00001", quotes()).take()
-    inputs = '{"env":{"WHO":"acme\\u001b[2J"},"with":{"list":[1,2]}}'
+    inputs = '{"env":{"WHO":"acme\\u001b[2J"},"with":{"list":[1,2],"text":"3"}}'
     run.start("rates", inputs=inputs).wait(500)
     run.end("rates", "failed", reason="exit", exit_code=127, cpu_ms=120, max_rss_kib=4096, output_bytes=2048)
     trace = "Traceback (most recent call last):\n  ...\nKeyError: 'x'\n"
@@ -100,6 +136,7 @@ def test_one_step_with_everything_that_is_known(world: World, quotes: Quotes) ->
         "  key       key-rates",
         "  input     env.WHO = acme\\x1b[2J",
         "  input     with.list = [1, 2]",
+        '  input     with.text = "3"',
         "  output    count = 3",
         "  attempt 1 10:00:00  failed, exit status 127 (command not found), 0.5 s,"
         " CPU 0.1 s, memory 4.0 MiB, output 2.0 KiB",

@@ -89,8 +89,8 @@ def test_a_whole_run(screen: Screen) -> None:
         "✓ s0  1.1 s",
         "- s1  skipped: its `if` said no",
         "a word\\x1b[2J",
-        "✗ s2  0.6 s  failed: exit status 3",
-        "✗ quotes/7f3a failed after 11.0 s, 4 of 4 steps done: it failed",
+        "✗ s2  8.8 s (2 attempts)  failed: exit status 3",
+        "✗ quotes/7f3a failed after 11.0 s: it failed",
         "  its log:  agentrun logs k3v9x07f3a --failed",
         "  go on:    agentrun resume k3v9x07f3a",
     ]
@@ -103,11 +103,12 @@ def test_success_is_one_line(screen: Screen) -> None:
     assert screen.shown() == ["✓ quotes/7f3a succeeded: 4 steps in 4.2 s"]
 
 
-def test_a_report_stands_below_the_result(screen: Screen) -> None:
+def test_a_report_stands_for_the_result(screen: Screen) -> None:
     shown = view(screen)
     shown.begin(run(), job(), None, NOW)
-    shown.end(run(state="finished", outcome="failed", steps_done=4, finished_at=NOW + 4_200), NOW, ["one", "two"])
-    assert screen.shown() == ["✗ quotes/7f3a failed after 4.2 s, 4 of 4 steps done", "one", "two"]
+    finished = run(state="finished", outcome="failed", steps_done=4, finished_at=NOW + 4_200)
+    shown.end(finished, NOW, ["agentrun: it failed", "two"])
+    assert screen.shown() == ["✗ it failed", "two"]
 
 
 def test_a_run_that_was_taken_over_has_no_estimate(screen: Screen) -> None:

@@ -146,6 +146,12 @@ def test_moments(monkeypatch: pytest.MonkeyPatch) -> None:
         assert times.short(None, NOW) == "-"
         assert times.full(NOW) == "2026-11-20 11:00:00 +0100"
         assert times.moment("10m", NOW) == NOW - 600_000
+        assert times.moment("03:00", NOW) == NOW - 8 * 3_600_000
+        assert times.moment("11:00:01", NOW) == NOW - 86_399_000
+        assert times.moment("today", NOW) == NOW - 11 * 3_600_000
+        assert times.moment("yesterday", NOW) == NOW - 35 * 3_600_000
+        with pytest.raises(ValueError, match="time of day"):
+            times.moment("24:00", NOW)
         assert times.moment("2026-11-20T11:00", NOW) == NOW
         assert times.moment("2026-11-20T10:00:00.250Z", NOW) == NOW + 250
         with pytest.raises(ValueError, match="now"):
@@ -170,6 +176,13 @@ def ended(outcome: str, **more: Any) -> Any:
         (ended("failed", reason="signal", signal=9), "ended by SIGKILL"),
         (ended("failed", reason="signal", signal=63), "ended by signal 63"),
         (ended("timed_out", reason="timeout"), "its timeout"),
+        (ended("timed_out", reason="timeout", error="timed out after 5s"), "after 5s"),
+        (ended("interrupted", reason="interrupted", error="interrupted: nobody saw its end"), "nobody saw its end"),
+        (ended("failed", reason="interrupted", error="interrupted three times in a row"),
+         "interrupted three times in a row"),
+        (ended("failed", reason="on_interrupt", error="interrupted, and its on_interrupt is `fail`"),
+         "interrupted, and its on_interrupt is `fail`"),
+        (ended("cancelled", reason="cancel", error="cancelled"), ""),
         (ended("skipped", reason="if"), "its `if` said no"),
         (ended("failed", reason="spawn", error="no such folder /x"), "could not be started: no such folder /x"),
         (ended("failed", reason="some_day"), "some_day"),
@@ -177,6 +190,11 @@ def ended(outcome: str, **more: Any) -> Any:
 )
 def test_causes(what: Any, text: str) -> None:
     assert words.cause(what) == text
+
+
+def test_outcomes_are_counted_bad_news_first() -> None:
+    counts = {"succeeded": 2, "skipped": 5, "failed": 1, "timed_out": 1, "cancelled": 0}
+    assert words.outcomes(counts) == "1 failed, 1 timed out, 5 skipped, 2 succeeded"
 
 
 def test_sizes() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from datetime import datetime
@@ -76,6 +77,14 @@ class Place(Arena):
 
     def read(self, name: str) -> str:
         return (self.root / name).read_text()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """The next line that it says on stderr; it must come."""
+    assert process.stderr is not None
+    ready, _, _ = select.select([process.stderr], [], [], LIMIT)
+    assert ready, "it says nothing"
+    return process.stderr.readline()
 
 
 def milliseconds(text: str) -> int:

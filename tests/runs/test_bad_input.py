@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .place import MARK, Place, Ran, is_root
+from .place import MARK, PROGRAM, Place, Ran, is_root
 
 JOB = f"steps:\n- {{id: a, run: '{MARK}'}}\n"
 
@@ -24,7 +26,7 @@ def complaint(ran: Ran, status: int, *words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("steps:\n- {run: 'true', timout: 5s}\n", ["job.yaml:2:18: ", "'timout'", "did you mean 'timeout'"]),
+        ("steps:\n- {run: 'true', timout: 5s}\n", ["job.yaml:2:17: ", "'timout'", "did you mean 'timeout'"]),
         ("steps:\n- {run: 'true'\n", ["job.yaml:"]),
         ("steps: []\n", ["job.yaml:1:"]),
         ("", ["job.yaml:1:1: "]),
@@ -67,8 +69,8 @@ def test_a_file_or_a_run_that_is_not_there_is_66(place: Place) -> None:
     for verb in ("status", "logs", "cancel", "events"):
         complaint(place.call(verb, "absent"), 66, "absent")
     assert place.run(JOB).status == 0
-    complaint(place.call("resume", "job~1"), 66, "job~1")
-    complaint(place.call("status", "job~1"), 66, "job~1")
+    complaint(place.call("resume", "job~1"), 66, "no run 1 before its last")
+    complaint(place.call("status", "job~1"), 66, "no run 1 before its last")
 
 
 def test_a_folder_is_no_job_file(place: Place) -> None:
@@ -169,8 +171,6 @@ def test_a_database_of_another_program_is_74_and_stays_as_it_is(place: Place) ->
 
 
 def test_a_run_whose_folder_is_gone_is_66(place: Place) -> None:
-    import shutil
-
     assert place.run("steps:\n- {id: a, run: exit 1}\n").status == 1
     shutil.rmtree(place.home / "runs" / place.run_id)
     complaint(place.call("resume", "job"), 66, place.run_id)
@@ -195,10 +195,6 @@ def test_a_mistake_in_the_command_is_2(place: Place, arguments: list[str]) -> No
 
 
 def test_stdout_that_nobody_reads_breaks_nothing(place: Place) -> None:
-    import subprocess
-
-    from .place import PROGRAM
-
     assert place.run(JOB).status == 0
     reader, writer = os.pipe()
     os.close(reader)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..kill.arena import LIMIT
-from .place import MARK, Place, is_root
+from .place import MARK, Place, heard, is_root
 
 # The real program, only that it gives up on the database after two seconds and not after thirty.
 IMPATIENT = """
@@ -38,18 +37,17 @@ def test_a_run_waits_for_another_program_that_has_the_database_locked_and_says_s
     gate = place.gate("gate")
     job = place.job("job", f"steps:\n- {{id: a, run: '{gate.shell}'}}\n- {{id: b, run: '{MARK}'}}\n")
     run = place.start("run", str(job))
-    assert run.stderr is not None
     gate.reached()
     other = sqlite3.connect(place.home / "agentrun.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     gate.open()
-    said = run.stderr.readline()
+    said = heard(run)
     assert "locked" in said and str(place.home / "agentrun.db") in said, said
     assert run.poll() is None and place.marks() == []
     other.execute("ROLLBACK")
     other.close()
     assert run.wait(LIMIT) == 0
-    assert place.marks() == ["b"] and run.stderr.read() == ""
+    assert place.marks() == ["b"] and run.communicate() == ("", ""), "it is said once"
 
 
 def test_a_run_that_begins_while_the_database_is_locked_waits_too(place: Place) -> None:
@@ -57,8 +55,7 @@ def test_a_run_that_begins_while_the_database_is_locked_waits_too(place: Place) 
     other = sqlite3.connect(place.home / "agentrun.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     run = place.start("run", str(place.job("job", f"steps:\n- {{id: a, run: '{MARK}'}}\n")))
-    assert run.stderr is not None
-    assert "locked" in run.stderr.readline()
+    assert "locked" in heard(run)
     other.execute("ROLLBACK")
     other.close()
     assert run.wait(LIMIT) == 0 and place.marks() == ["a"]
@@ -137,11 +134,10 @@ def outcomes(place: Place) -> dict[str, str | None]:
 def test_a_run_waits_for_space_on_a_full_disk_says_so_and_goes_on(place: Place, disk: Disk) -> None:
     gate = place.gate("gate")
     run = place.start("run", noisy_steps(place, gate.shell))
-    assert run.stderr is not None
     gate.reached()
     disk.fill()
     gate.open()
-    said = run.stderr.readline()
+    said = heard(run)
     assert "full" in said or "disk I/O error" in said, said
     assert outcomes(place) == {"before": "succeeded", "at": None, "after": None}
     disk.free()
@@ -197,15 +193,48 @@ def test_a_run_cannot_begin_on_a_full_disk_and_leaves_nothing(place: Place, disk
     assert place.rows("SELECT count(*) FROM runs") == [(1,)]
 
 
-def test_a_step_may_make_room_itself(place: Place, disk: Disk) -> None:
+def test_an_end_that_cannot_be_written_down_is_not_lost(place: Place, disk: Disk) -> None:
+    """The very first one: its file has no block on the disk yet."""
     run = place.start("run", str(place.job("job", f"""
 steps:
 - {{id: fills, run: 'cat /dev/zero > {disk.folder}/ballast || true; {MARK}'}}
-- {{id: frees, run: '{MARK}'}}
+- {{id: next, run: '{MARK}'}}
 """)))  # fmt: skip
-    assert run.stderr is not None
-    assert run.stderr.readline()  # it waits, and says so
+    said = heard(run)
+    assert "cannot record the end of step fills: No space left on device" in said, said
+    assert place.status("job")["steps"][0]["outcome"] is None
     disk.free()
     assert run.wait(LIMIT) == 0
-    assert place.marks() == ["fills", "frees"]
-    assert signal.SIGXFSZ  # no limit of ours ends the step that fills the disk
+    assert place.marks() == ["fills", "next"] and run.communicate() == ("", ""), "it is said once"
+
+
+def test_another_step_may_make_room(place: Place, disk: Disk) -> None:
+    gate = place.gate("gate")
+    run = place.start("run", str(place.job("job", f"""
+max_parallel: 2
+steps:
+- {{id: fills, needs: [], run: 'cat /dev/zero > {disk.folder}/ballast || true; {MARK}'}}
+- {{id: frees, needs: [], run: '{gate.shell}; rm {disk.folder}/ballast; {MARK}'}}
+- {{id: next, needs: [fills, frees], run: '{MARK}'}}
+""")))  # fmt: skip
+    gate.reached()
+    assert "No space left" in heard(run)
+    gate.open()
+    assert run.wait(LIMIT) == 0
+    assert place.marks() == ["fills", "frees", "next"]
+
+
+def test_a_run_that_waits_for_room_can_be_stopped(place: Place, disk: Disk) -> None:
+    run = impatient(place, "run", str(place.job("job", f"""
+steps:
+- {{id: fills, run: 'cat /dev/zero > {disk.folder}/ballast || true; {MARK}'}}
+- {{id: next, run: '{MARK}'}}
+""")))  # fmt: skip
+    heard(run)
+    run.terminate()
+    try:
+        assert run.wait(4) in (74, 143)
+    except subprocess.TimeoutExpired:
+        pytest.fail("it goes on waiting")
+    finally:
+        disk.free()

@@ -183,7 +183,7 @@ steps:
 - {{id: fails, run: 'echo x=1 > "$AGENTRUN_OUTPUT"; exit 1', continue_on_error: true}}
 - {{id: a, run: '{MARK}', env: {{X: '${{{{ {reference} }}}}'}}, retry: {{max_attempts: 3, interval: 0s}}}}
 """)
-    assert (ran.status, place.marks()) == (1, [])
+    assert (ran.status, place.marks()) == (1, []), ran.stderr
     step = ran.step("a")
     assert (step["outcome"], step["reason"], step["attempts"]) == ("failed", "inputs", 1), "no retry mends that"
     assert [word for word in words if word not in step["error"]] == [], step["error"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from ..kill.arena import LIMIT
-from .place import MARK, Place
+from .place import MARK, PROGRAM, Place
 
 GOOD = {
     "plain": "steps:\n- {run: 'echo loud; echo louder >&2'}\n",
@@ -98,10 +99,6 @@ steps:
     lines = place.call("logs", "quotes").stdout.splitlines()
     assert [line.partition(" | ")[2] for line in lines][:5] == ["one", "two", "no end", "try 1", "try 2"]
     assert "quotes/" in lines[0] and " 1/3 first#1 | one" in lines[0] and " 2/3 again#2 | try 2" in lines[4]
-    import subprocess
-
-    from .place import PROGRAM
-
     raw = subprocess.run([*PROGRAM, "logs", "quotes", "--raw"], env=place.env, capture_output=True, timeout=LIMIT)
     assert raw.stdout == b"one\ntwo\nno endtry 1\ntry 2\n\xff\0\r\n"
     assert place.call("logs", "quotes", "--failed").stdout.count(" | ") <= 1

@@ -192,16 +192,15 @@ def test_base_environment_inherits_all_but_what_belongs_to_others() -> None:
 
 def test_base_environment_as_cron_gives_it() -> None:
     env = contract.base_environment(False, FROZEN)
-    assert set(env) == {"HOME", "LOGNAME", "USER", "SHELL", "PATH"}
+    assert set(env) == {"HOME", "LOGNAME", "SHELL", "PATH"}
     assert (env["SHELL"], env["PATH"]) == ("/bin/sh", "/usr/bin:/bin")
-    assert env["LOGNAME"] == env["USER"]
 
 
 def test_base_environment_of_names() -> None:
     env = contract.base_environment(("LANG", "PATH", "NOT_THERE", "AGENTRUN_STEP"), FROZEN)
-    assert set(env) == {"HOME", "LOGNAME", "USER", "SHELL", "PATH", "LANG"}
+    assert set(env) == {"HOME", "LOGNAME", "SHELL", "PATH", "LANG"}
     assert env["PATH"] == "/opt/bin"
-    assert set(contract.base_environment((), FROZEN)) == {"HOME", "LOGNAME", "USER", "SHELL", "PATH"}
+    assert set(contract.base_environment((), FROZEN)) == {"HOME", "LOGNAME", "SHELL", "PATH"}
 
 
 # ---- the call of a Python step

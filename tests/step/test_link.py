@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import agentrun
-from agentrun.errors import Busy
+from agentrun.errors import Busy, CannotWrite, Missing
 from agentrun.step import link as link_module
 from agentrun.step.link import Link, ShimGone
+from agentrun.store import locks
 from agentrun.store.locks import SHIM, held
 
 from .shim_rig import Rig, alive, wait_gone
@@ -106,7 +107,7 @@ def test_a_folder_that_is_gone(rig: Rig) -> None:
     rig.fork()
     os.rename(rig.folder.path, rig.folder.path + "x")
     rig.link.open(rig.folder, epoch=1, env={}, umask=0o022, restart=None, max_restarts=0)
-    with pytest.raises(Busy, match="No such file or directory"):
+    with pytest.raises(CannotWrite, match="No such file or directory"):
         rig.link.hello()
     os.rename(rig.folder.path + "x", rig.folder.path)
 
@@ -135,7 +136,7 @@ def test_another_version_of_the_protocol_is_refused(rig: Rig, monkeypatch: pytes
     rig.open()
     monkeypatch.setattr(link_module, "VERSION", 99)
     stranger = Link.connect(rig.folder, 2)
-    with pytest.raises(Busy, match="speaks version 1 of the protocol, and this program 99"):
+    with pytest.raises(Missing, match="speaks version 1 of the protocol, and this program 99"):
         stranger.hello()
     stranger.close()
     rig.sh("exit 0")
@@ -368,6 +369,8 @@ def test_kill_at_any_instant_leaves_whole_results(rig: Rig) -> None:
             if chance.random() < 0.7:
                 assert rig.result("a", attempt).exit_code == 0
         rig.kill_shim()
+        # a process that it was just starting has a copy of the lock until its exec
+        assert locks.wait_until_free(rig.folder.lock, locks.SHIM, 5)
         for result in rig.reader.read_new():
             assert (result.instance, result.attempt) not in rig.results
             rig.results[result.instance, result.attempt] = result

@@ -170,6 +170,39 @@ def test_cancels_of_before_a_reopening_do_not_count(run: Store, reader: Reader) 
     assert reader.cancels_taken(RUN) == 0
 
 
+def test_only_cancels_after_the_last_reopening_count_in_the_same_millisecond_too(run: Store, reader: Reader) -> None:
+    for _ in range(2):
+        run.wish_to_cancel(RUN, by="eve", now=NOW)
+        (wish, _, _), = reader.wishes(RUN)
+        commit(run, RUN, WishTaken(wish, NOW), finished("cancelled"))
+        run.reopen(RUN, [], ask_again=(), by="eve", now=NOW)
+        assert reader.cancels_taken(RUN) == 0
+    for taken in (1, 2):
+        run.wish_to_cancel(RUN, by="eve", now=NOW)
+        (wish, _, _), = reader.wishes(RUN)
+        assert reader.cancels_taken(RUN) == taken - 1
+        commit(run, RUN, WishTaken(wish, NOW))
+        assert reader.cancels_taken(RUN) == taken
+
+
+def test_a_wish_that_nobody_took_ends_with_the_run(run: Store, reader: Reader) -> None:
+    run.wish_to_cancel(RUN, by="eve", now=NOW)
+    commit(run, RUN, finished("failed"))
+    assert reader.wishes(RUN) == []
+    run.database.connection.execute("UPDATE wishes SET taken_at = NULL")  # as an older program left it
+    run.reopen(RUN, [], ask_again=(), by="eve", now=NOW + 100)
+    assert (reader.wishes(RUN), reader.cancels_taken(RUN)) == ([], 0)
+
+
+def test_a_step_keeps_its_first_key(run: Store, reader: Reader) -> None:
+    assert reader.key_of(RUN, "a") is None
+    commit(run, RUN, started("a")._replace(key=""), ended("a"))  # it could not begin: its key was never made
+    assert reader.key_of(RUN, "a") is None
+    commit(run, RUN, started("a", 2)._replace(key="first"), ended("a", 2))
+    commit(run, RUN, started("a", 3)._replace(key="second"))
+    assert reader.key_of(RUN, "a") == "first"
+
+
 def test_a_note_is_a_line_and_nothing_else(run: Store, reader: Reader) -> None:
     commit(run, RUN, Noted("shim_lost", NOW, instance="a", detail={"n": 1}))
     event = reader.events(RUN)[-1]

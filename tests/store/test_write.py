@@ -267,7 +267,27 @@ def test_a_job_file_may_lose_finished_steps(store: Store, reader: Reader) -> Non
     store.adopt_spec(run_id, snapshot("b"), by="eve", now=NOW)
     run = reader.run(run_id)
     assert (run.steps_done, run.steps_total) == (1, 1)
-    assert [(a.instance, a.number) for a in reader.attempts(run_id)] == [("b", 1)]
+    assert [step.instance for step in reader.steps(run_id)] == ["b"]
+    assert [step.instance for step in reader.step_states(run_id)] == ["b"]
+
+
+def test_what_a_dropped_step_did_is_kept_for_a_file_that_has_it_again(store: Store, reader: Reader) -> None:
+    run_id = failed_run(store)
+    for steps in ("b", "c"), ("a", "b"):
+        store.adopt_spec(run_id, snapshot(*steps), by="eve", now=NOW)
+    assert [(step.instance, step.position, step.attempt) for step in reader.steps(run_id)] == [("a", 0, 1), ("b", 1, 1)]
+    assert [(a.instance, a.number) for a in reader.attempts(run_id)] == [("a", 1), ("b", 1)]
+    assert (reader.run(run_id).steps_done, reader.run(run_id).steps_total) == (2, 2)
+    assert reader.outputs(run_id, "a") == {"n": 1}
+
+
+def test_a_dropped_step_that_was_running_was_interrupted(store: Store, reader: Reader) -> None:
+    run_id = owned(store)
+    commit(store, run_id, started("a"), started("b", position=1), started=2)
+    store.adopt_spec(run_id, snapshot("b"), by="eve", now=NOW + 1)
+    assert reader.active_steps(run_id) == [("b", "running")]
+    outcomes = {a.instance: (a.state, a.outcome, a.requested) for a in reader.attempts(run_id)}
+    assert outcomes == {"a": ("finished", "interrupted", True), "b": ("running", None, False)}
 
 
 def test_parameters_that_were_given_stay(store: Store, reader: Reader) -> None:
