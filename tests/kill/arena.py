@@ -148,6 +148,12 @@ class Arena:
         os.waitpid(pid, 0)
         assert ready, "the run is still held"
 
+    def close_pipes(self) -> None:
+        """Forget the commands that have ended: hundreds of them would use up the descriptors."""
+        for process in self.processes:
+            process.communicate(timeout=LIMIT)
+        self.processes.clear()
+
     def close(self) -> None:
         for process in self.processes:
             if process.poll() is None:

@@ -35,6 +35,7 @@ def race(arena: Arena, rounds: int) -> dict[str, int]:
             seen["one went on, the other said who"] += 1
         else:
             seen[f"statuses {statuses}, attempts {attempts}, {words!r}"] += 1
+        arena.close_pipes()
     return dict(seen)
 
 
