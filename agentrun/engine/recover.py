@@ -16,7 +16,7 @@ import time
 from ..errors import AgentrunError, Missing
 from ..model import Job, Reason
 from ..step import procs, tree
-from ..step.link import Link
+from ..step.link import Link, ShimGone
 from ..store import locks
 from ..store.changes import Noted
 from ..store.folders import RunFolder
@@ -32,8 +32,12 @@ from .lease import Lease, busy, overtake, this_process
 from .supervisor import Supervisor, Watcher, left_running
 
 _MAX_RESTARTS = 5  # of the supervisor by one shim; each of them also counts for max_resumes
+_MAX_SHIMS = 3  # in a row that die before they hold the run
 _SHIM_PATIENCE = 5.0  # seconds for a shim that holds its lock to answer
 _REASONS: dict[str, Reason] = {"cancelled": "cancel", "timed_out": "deadline", "over_budget": "budget"}
+
+
+Adopted = tuple[Link, set[tuple[str, int]]]  # a shim that lives, and what runs there
 
 
 def own(
@@ -72,6 +76,9 @@ def own(
         if not replace_env:
             raise _no_environment(run_id)
         Frozen.here().keep(folder)
+    # the shim first: a resume that cannot get it must not count against max_resumes
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    adopted = _adopt(folder, run.epoch + 1, force=force) if run.epoch > 0 else None
     clock = Clock(run.elapsed, run.seen, run.boot_id)
     begun = run.epoch > 0 and run.seen is not None
     owner = this_process()
@@ -79,13 +86,13 @@ def own(
     if lacking:
         replaced = Noted("environment_replaced", clock.now(), by=str(owner["user"]))
         store.commit(run_id, epoch, clock.stamp(), [replaced], results_seen=run.results_seen)
-    return supervise(store, run_id, link=link, watcher=watcher, clock=clock, force=force)
+    return supervise(store, run_id, link=link, watcher=watcher, clock=clock, adopted=adopted)
 
 
 def supervise(
-    store: Store, run_id: str, *, link: Link | None, watcher: Watcher, clock: Clock, force: bool = False
+    store: Store, run_id: str, *, link: Link | None, watcher: Watcher, clock: Clock, adopted: Adopted | None = None
 ) -> Supervisor:
-    """The supervisor of a run that this process has taken: its shim found or begun, its facts rebuilt."""
+    """The supervisor of a run that this process has taken: its facts rebuilt, and a shim begun if none was adopted."""
     reader = store.reader
     folder = RunFolder(store.database.root, run_id)
     run = reader.run(run_id)
@@ -96,31 +103,24 @@ def supervise(
     facts, in_flight, ended = rebuild(reader, run, job, clock)
     inputs = Inputs(run, job, folder, reader, frozen.env, facts)
 
-    def open_shim(fresh: Link) -> Link:
-        fresh.open(
-            folder,
-            epoch=run.epoch,
-            env=inputs.base,
-            umask=frozen.umask,
-            restart=[sys.executable, "-P", "-m", "agentrun", "supervise", run_id],
-            max_restarts=_MAX_RESTARTS,
-        )
-        fresh.hello()  # a shim that cannot hold the run says so before anything is begun
-        return fresh
+    def open_shim(fresh: Link | None = None) -> Link:
+        return _open(fresh, folder, run.epoch, inputs.base, frozen.umask)
 
     # from here on only the loop may hear that it is to stop (attention.py)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    adopted = _adopt(folder, run.epoch, force=force) if run.epoch > 1 else None
     running: set[tuple[str, int]] = set()
     if adopted:
         shim, running = adopted
+        for instance, attempt in running - set(in_flight):
+            # of a step that another job file has dropped: nothing of this run waits for it
+            shim.end(instance, attempt, "shutdown", 0)
         if link:
             link.close()
     else:
         if run.epoch > 1:
             tree.end_leftovers(run_id, folder, keep=left_running(job, facts))
         run = run._replace(results_seen=min(run.results_seen, _size(folder.results)))
-        shim = open_shim(link or Link.spawn())
+        shim = open_shim(link)
     supervisor = Supervisor(
         store=store,
         run=run,
@@ -130,7 +130,7 @@ def supervise(
         facts=facts,
         inputs=inputs,
         link=shim,
-        relink=lambda: open_shim(Link.spawn()),
+        relink=open_shim,
         watcher=watcher,
         interrupted=reader.interrupted_steps(run_id) if run.epoch > 1 else set(),
     )
@@ -141,6 +141,31 @@ def supervise(
     if run.resumes > job.max_resumes:
         supervisor.give_up(f"interrupted {run.resumes} times: given up after {job.max_resumes} (max_resumes)")
     return supervisor
+
+
+def _open(fresh: Link | None, folder: RunFolder, epoch: int, env: dict[str, str], umask: int) -> Link:
+    """A shim that holds the run: `fresh`, or a new one. One that cannot hold it says so before anything is begun."""
+    for _ in range(_MAX_SHIMS):
+        link = fresh or Link.spawn()
+        fresh = None
+        try:
+            link.open(
+                folder,
+                epoch=epoch,
+                env=env,
+                umask=umask,
+                restart=[sys.executable, "-P", "-m", "agentrun", "supervise", folder.run_id],
+                max_restarts=_MAX_RESTARTS,
+            )
+            link.hello()
+            return link
+        except ShimGone:
+            link.close()
+            locks.wait_until_free(folder.lock, locks.SHIM, _SHIM_PATIENCE)
+    raise Missing(
+        f"the process that is to hold the steps of run {folder.run_id} ended {_MAX_SHIMS} times before it could",
+        "look what kills it (memory?), then resume the run",
+    )
 
 
 def _size(results: str) -> int:
@@ -241,7 +266,7 @@ def _running(
         )
 
 
-def _adopt(folder: RunFolder, epoch: int, *, force: bool = False) -> tuple[Link, set[tuple[str, int]]] | None:
+def _adopt(folder: RunFolder, epoch: int, *, force: bool = False) -> Adopted | None:
     """The shim of the run if one lives, and what runs there; it may be about to go, or slow on a loaded machine.
 
     `force`: one that does not answer, because it is stopped, is ended.

@@ -88,6 +88,7 @@ class Supervisor:
         self._suspects: list[tuple[int, Result]] = []
         self._suspect_from = 0  # where in the results file the first of them may stand
         self._wishes: set[int] = set()
+        self._closed_before: Close | None = None
         self._swept = False
         self._refused: tuple[int, str] | None = None  # since when, and why, the disk refuses results
         self._attention = Attention(folder.bell)
@@ -168,7 +169,10 @@ class Supervisor:
 
     def give_up(self, why: str) -> None:
         """End the run as failed: nothing of it starts any more, and what it still runs is ended."""
+        if not self.facts.open_steps:
+            return  # it only has to be finished
         self._turn.given_up = why
+        self._closed_before = self.facts.closing
         now = self._clock.now()
         self.facts.apply(Close("cancelled", "cancel", now, final="cancel"))
         self._turn.changes.append(Noted("given_up", now, detail={"resumes": self.run.resumes}))
@@ -202,7 +206,7 @@ class Supervisor:
         if not self._suspects:
             self._suspect_from = self._results.offset
         for result in self._results.read_new():
-            if self._suspects or (judge.is_stop(result) and not self.facts.stopping):
+            if judge.is_stop(result) and not self.facts.stopping:
                 # a machine that goes down ends steps and supervisors alike: is a signal on its way to us, too?
                 self._suspects.append((now + _SHUTDOWN_SIGNALS, result))
             else:
@@ -242,6 +246,8 @@ class Supervisor:
         self._end_leftovers()
         self.reconcile(list(self.facts.running()), set(), adopted=False)
         self._link = self._relink()
+        if self.facts.stopping:
+            self._link.retire()
 
     # --- the end ---
 
@@ -251,8 +257,9 @@ class Supervisor:
         if given_up and self._turn.left_undone:
             end = RunFinished("failed", self._clock.now(), reason="interrupted", error=given_up, exit_code=1)
         else:
-            if given_up:  # nothing was left to give up
-                outcome = "succeeded" if self.facts.first_failure is None else "failed"
+            if given_up:  # nothing was left to give up: it ends as it would have
+                closing = self._closed_before
+                outcome = closing.outcome if closing else "failed" if self.facts.first_failure else "succeeded"
             why = failure_of(self._reader, self.run.id, self.job, self.facts.first_failure, outcome)
             end = RunFinished(outcome, self._clock.now(), reason=why.reason, error=why.error, exit_code=why.status)
         self._turn.changes.append(end)
@@ -289,10 +296,12 @@ class Supervisor:
         try:
             for step_id, attempt in self.facts.running():
                 self._link.end(step_id, attempt, "shutdown", self.job.step(step_id).grace)
+            refused, self._refused = self._refused, None
+            self._suspects.clear()
             self._sweep()
             # with results that it could not write, it stays by itself until there is room
-            self._link.goodbye(timeout=1.0 if self._refused else 15.0)
-        except (ShimGone, OSError):
+            self._link.goodbye(timeout=1.0 if refused else 15.0)
+        except (ShimGone, OSError, ValueError):  # a link that is closed already has no descriptor
             self._end_leftovers()
 
     def _end_leftovers(self) -> None:

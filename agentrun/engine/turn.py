@@ -88,7 +88,7 @@ class Turn:
         try:
             prepared = self._inputs.prepare(step, attempt, step_id in self._interrupted)
         except InputsError as error:
-            prepared = Prepared({}, self._inputs.default_key(step_id), "{}")
+            prepared = Prepared({}, "", "{}")  # no key yet: the first that it begins with stays
             failure = judge.not_started(step_id, attempt, now, str(error))
         else:
             self.orders.append(prepared)

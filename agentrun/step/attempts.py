@@ -65,7 +65,7 @@ class Attempts:
         self._busy: set[str] = set()          # instances of which something is there that must be alone
         self._due: list[tuple[float, int, Attempt]] = []
         self._count = 0
-        self._told = False                    # that the disk refuses a result
+        self.refusal: str | None = None       # why the disk refuses a result
         self._output = Output()
         self._trash: list[Place] = []
         self._trash_at = 0.0
@@ -302,14 +302,14 @@ class Attempts:
         try:
             append(self._results, result)
         except OSError as error:
-            if not self._told:
-                self.refused(f"{self._folder.results}: {error.strerror}")
+            if self.refusal is None:
+                self.refusal = f"{self._folder.results}: {error.strerror}"
+                self.refused(self.refusal)
                 complain(f"cannot record the end of step {attempt.key[0]}: {error.strerror}; waiting for room")
-            self._told = True
             self._at(attempt, RETRY_WRITE)
             return
-        if self._told:
-            self._told = False
+        if self.refusal is not None:
+            self.refusal = None
             self.refused(None)
         attempt.recorded = True
         del self._open[attempt.key]

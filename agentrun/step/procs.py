@@ -179,7 +179,7 @@ def _read(path: str, *, missing_ok: bool = True) -> bytes:
 
 
 def holders(path: str) -> list[Process]:
-    """Who has this file open, but for this process: of a lock file, those that may hold its locks."""
+    """Who has this file open and leads a session: of a run's lock file, its shim, and not who only looks at it."""
     wanted = os.path.realpath(path)
     found = []
     for pid in every_pid():
@@ -189,6 +189,6 @@ def holders(path: str) -> list[Process]:
             open_files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             continue
-        if wanted in open_files and (process := look_up(pid)):
+        if wanted in open_files and (process := look_up(pid)) and process.session == process.pid:
             found.append(process)
     return found

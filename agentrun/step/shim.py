@@ -75,6 +75,7 @@ class Shim:
         self._closing: str | None = None         # "goodbye" or "lost": nothing new, and then the end
         self._over = False
         self._restart: list[str] | None = None
+        self._retired = False                    # the supervisor that is served was told to stop the run
         self._max_restarts = self._restarts = 0
         self._restart_at: float | None = None
         self._restarted = 0                      # pid of the supervisor that we started last
@@ -222,7 +223,7 @@ class Shim:
                 self._attempts.sweep()
                 self._sweeping = True
             elif kind == "retire":
-                self._restart = None
+                self._retired = True
             elif kind == "goodbye":
                 self._goodbye()
         elif kind == "open" and self._attempts is None:
@@ -286,13 +287,16 @@ class Shim:
         self._epoch = peer.epoch = epoch
         self._sweeping = False
         self._restart_at = None
+        self._retired = False
         self._say({"is": "hello", "version": VERSION, "pid": os.getpid(), "running": self._attempts.running()})
+        if self._attempts.refusal is not None:
+            self._say({"is": "refusing", "why": self._attempts.refusal})
 
     # ---- without a supervisor
 
     def _lost(self) -> None:
         """Nobody supervises: start somebody, or give up."""
-        if self._restart is None or self._restarts >= self._max_restarts:
+        if self._restart is None or self._retired or self._restarts >= self._max_restarts:
             assert self._attempts
             self._closing = "lost"
             self._attempts.end_all("lost")
@@ -356,7 +360,7 @@ class Shim:
     def _complain(self) -> None:
         assert self._folder
         run = self._folder.run_id
-        what = f"{self._restarts} restarts did not help" if self._restart else "it was to stop the run"
+        what = "while it was to stop the run" if self._retired else f"{self._restarts} restarts did not help"
         complain(
             f"the supervisor of run {run} ended unexpectedly, {what}, and its steps were ended; "
             f"to go on: agentrun resume {run}"

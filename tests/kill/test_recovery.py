@@ -129,6 +129,7 @@ def test_a_stopped_shim_is_named_and_force_ends_it(arena: Arena) -> None:
     run.wait(LIMIT)
     refused = arena.command("resume", "nine")
     assert refused.returncode == 69 and f"(pid {shim})" in refused.stderr and "--force" in refused.stderr
+    assert arena.rows("SELECT epoch, resumes FROM runs") == [(1, 0)], "who could not take it up is not counted"
     forced = arena.start("resume", "nine", "--force")
     gate.reached()
     gate.open()
@@ -155,3 +156,36 @@ def test_cancels_while_the_leftovers_are_swept_do_no_harm(arena: Arena) -> None:
     run.send_signal(signal.SIGTERM)
     assert run.wait(LIMIT) == 0, "what is done is done"
     assert arena.rows("SELECT epoch, resumes, outcome FROM runs") == [(1, 0, "succeeded")]
+
+
+def test_the_first_key_that_a_step_begins_with_is_the_declared_one(arena: Arena) -> None:
+    job = arena.job(
+        "keyed",
+        "env_file: later.env\nparams: {n: {default: '7'}}\nsteps:\n"
+        f"- {{id: s, idempotency_key: 'order-${{{{ params.n }}}}', run: '{LEDGER}'}}\n",
+    )
+    assert arena.command("run", str(job)).returncode == 1
+    (arena.root / "later.env").write_text("A=1\n")
+    assert arena.command("resume", "keyed").returncode == 0
+    assert [line.split()[-1] for line in arena.lines()] == ["order-7"]
+
+
+def test_a_cancelled_run_that_is_given_up_was_cancelled(arena: Arena) -> None:
+    gate, behind, deaf = arena.gate("gate"), arena.gate("behind"), arena.gate("deaf")
+    job = arena.job(
+        "both",
+        "max_resumes: 0\nsteps:\n- id: a\n  grace: 60s\n  run: |\n"
+        f"    (trap '{deaf.shell}' TERM; {behind.shell}; while :; do sleep 1; done) &\n    {gate.shell}\n"
+        f"- id: b\n  run: '{gate.shell}'\n",
+    )
+    arena.start("run", str(job))
+    gate.reached()
+    behind.reached()
+    behind.open()
+    gate.open()
+    gate.reached()  # b
+    assert arena.command("cancel", "both").returncode == 0
+    deaf.reached()  # the sweep is under way, all steps are settled
+    arena.kill_everything()
+    assert arena.command("resume", "both").returncode == 1
+    assert arena.status("both")["outcome"] == "cancelled"
