@@ -179,18 +179,18 @@ class Reader:
         if tilde and back.isdecimal() and len(back) < 10:
             return self._nth(job, int(back))
         rows = self.connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE id = ?1 UNION ALL"
-            f" SELECT * FROM (SELECT {_RUN} FROM runs WHERE job = ?1 ORDER BY id DESC LIMIT 1)",
-            (name,),
+            f"SELECT {_RUN} FROM runs WHERE id = :name UNION ALL"
+            f" SELECT * FROM (SELECT {_RUN} FROM runs WHERE job = :name ORDER BY id DESC LIMIT 1)",
+            {"name": name},
         ).fetchall()
         if rows:
             return _run(rows[0])
         pattern = name.lower()
         if len(pattern) >= 3 and pattern.isalnum():
             rows = self.connection.execute(
-                f"SELECT {_RUN} FROM runs WHERE id >= ?1 AND id < ?1 || '~' LIMIT 3", (pattern,)
+                f"SELECT {_RUN} FROM runs WHERE id >= :start AND id < :start || '~' LIMIT 3", {"start": pattern}
             ).fetchall() or self.connection.execute(
-                f"SELECT {_RUN} FROM runs WHERE id LIKE '%' || ?1 LIMIT 3", (pattern,)
+                f"SELECT {_RUN} FROM runs WHERE id LIKE '%' || ? LIMIT 3", (pattern,)
             ).fetchall()
             if len(rows) == 1:
                 return _run(rows[0])
@@ -202,8 +202,8 @@ class Reader:
     def short(self, job: str, end: str) -> Run | None:
         """The newest run of a job whose id ends so: how the lines of its log name it (`quotes/7f3a`)."""
         row = self.connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE job = ?1 AND substr(id, -length(?2)) = ?2 ORDER BY id DESC LIMIT 1",
-            (job, end.lower()),
+            f"SELECT {_RUN} FROM runs WHERE job = :job AND substr(id, -length(:end)) = :end ORDER BY id DESC LIMIT 1",
+            {"job": job, "end": end.lower()},
         ).fetchone()
         return None if row is None else _run(row)
 
@@ -264,8 +264,8 @@ class Reader:
     def run_ids(self, start: str, limit: int = 50) -> list[tuple[str, str]]:
         """(id, job) of runs whose id or job begins with `start`, newest first: for completion."""
         return self.connection.execute(
-            "SELECT id, job FROM runs WHERE id LIKE ?1 || '%' OR job LIKE ?1 || '%' ORDER BY id DESC LIMIT ?2",
-            (start, limit),
+            "SELECT id, job FROM runs WHERE id LIKE :start || '%' OR job LIKE :start || '%' ORDER BY id DESC LIMIT :limit",
+            {"start": start, "limit": limit},
         ).fetchall()
 
     def steps(self, run_id: str) -> list[StepRow]:
@@ -374,9 +374,9 @@ class Reader:
         # each wish has its line in the journal, whose numbers tell before from after as no clock can; a reopening
         # closes what was open before it, so what is open now came after
         row = self.connection.execute(
-            "SELECT count(*) FROM events WHERE run_id = ?1 AND kind = 'cancel_requested' AND seq > coalesce("
-            " (SELECT max(seq) FROM events WHERE run_id = ?1 AND kind = 'run_reopened'), 0)",
-            (run_id,),
+            "SELECT count(*) FROM events WHERE run_id = :run AND kind = 'cancel_requested' AND seq > coalesce("
+            " (SELECT max(seq) FROM events WHERE run_id = :run AND kind = 'run_reopened'), 0)",
+            {"run": run_id},
         ).fetchone()
         return int(row[0]) - int(still_open)
 

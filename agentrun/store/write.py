@@ -211,10 +211,10 @@ class Store:
             wanted = {step.id: step.index for step in snapshot.job.steps}
             _place(cursor, run_id, wanted, now)
             cursor.execute(
-                "UPDATE runs SET snapshot = ?, params = ?, steps_total = ?, steps_done ="
-                " (SELECT count(*) FROM steps WHERE run_id = ?4 AND state = 'finished' AND position >= 0)"
-                " WHERE id = ?4 AND outcome IS NOT 'succeeded'",
-                (sha256, dumps(params), len(wanted), run_id),
+                "UPDATE runs SET snapshot = :snapshot, params = :params, steps_total = :total, steps_done ="
+                " (SELECT count(*) FROM steps WHERE run_id = :run AND state = 'finished' AND position >= 0)"
+                " WHERE id = :run AND outcome IS NOT 'succeeded'",
+                {"snapshot": sha256, "params": dumps(params), "total": len(wanted), "run": run_id},
             )
             guard(cursor, f"run {run_id}")
             journal(cursor, run_id, now, "spec_adopted", by, detail={"snapshot": sha256})
