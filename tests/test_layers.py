@@ -73,6 +73,7 @@ INSIDE: dict[tuple[str, str], str] = {
 BORROWED: dict[tuple[str, str], str] = {
     ("cli/app", "sqlite3"): "the one place where errors become words looks whether it is SQLite's",
     ("digest", "_sha2"): "the C module of Python 3.12 and newer",
+    ("digest", "_sha256"): "the C module of Python 3.11",
 }
 
 

@@ -264,8 +264,8 @@ class Reader:
     def run_ids(self, start: str, limit: int = 50) -> list[tuple[str, str]]:
         """(id, job) of runs whose id or job begins with `start`, newest first: for completion."""
         return self.connection.execute(
-            "SELECT id, job FROM runs WHERE id LIKE :start || '%' OR job LIKE :start || '%' ORDER BY id DESC LIMIT :limit",
-            {"start": start, "limit": limit},
+            "SELECT id, job FROM runs WHERE id LIKE :start || '%' OR job LIKE :start || '%' ORDER BY id DESC LIMIT :n",
+            {"start": start, "n": limit},
         ).fetchall()
 
     def steps(self, run_id: str) -> list[StepRow]:
