@@ -128,7 +128,8 @@ def test_leftovers_of_a_killed_shim(rig: Rig, name: str) -> None:
     pid = begin(rig, name)
     rig.kill_shim()
     found = leftovers(rig.folder.run_id, rig.folder)
-    assert found and {one.key for one in found} == {("a", 1)}
+    # one that was just being executed has no environment to read: its FIFO ties it to the run, not to an attempt
+    assert found and {one.key for one in found if one.key and one.key[0]} == {("a", 1)}
     end_leftovers(rig.folder.run_id, rig.folder, grace_ms=100)
     assert leftovers(rig.folder.run_id, rig.folder) == []
     if name in HIDDEN:
