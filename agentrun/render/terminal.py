@@ -137,12 +137,6 @@ def fit(text: str, width: int | None, dots: str = "…") -> str:
     return "".join(kept) + dots
 
 
-def pad(text: str, width: int, *, right: bool = False) -> str:
-    """The text, filled with blanks to that many columns."""
-    blanks = " " * max(0, width - columns_of(text))
-    return blanks + text if right else text + blanks
-
-
 def make_safe(stream: TextIO | None) -> None:
     """From now on, what the stream's encoding cannot say is written as an escape, not answered with an error."""
     reconfigure = getattr(stream, "reconfigure", None)

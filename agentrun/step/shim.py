@@ -68,7 +68,7 @@ class Shim:
         self._supervisor: Peer | None = None    # the one that is served
         self._attempts: Attempts | None = None
         self._folder: RunFolder | None = None
-        self._lock = self._listener = -1
+        self._lock = -1
         self._socket: _socket.socket | None = None
         self._epoch = 0
         self._sweeping = False

@@ -214,12 +214,6 @@ class Reader:
             raise NotFound(f"job {job} has no run {back} before its last", "`agentrun status` lists the runs")
         return _run(row)
 
-    def by_key(self, job: str, run_key: str) -> Run | None:
-        """The run of a job that has this key."""
-        question = f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?"
-        row = self.connection.execute(question, (job, run_key)).fetchone()
-        return None if row is None else _run(row)
-
     def overview(self) -> list[Run]:
         """The last run of each job and everything that is not finished, newest first."""
         # a loose index scan: one probe of runs_by_job for each job, however many runs there are

@@ -14,7 +14,7 @@ from agentrun.model import Problem
 from agentrun.render import times, words
 from agentrun.render.problems import problem_lines
 from agentrun.render.tables import Column, Row, table
-from agentrun.render.terminal import Look, columns_of, fit, look_of, pad, printable
+from agentrun.render.terminal import Look, columns_of, fit, look_of, printable
 
 NOW = 1_795_168_800_000  # 2026-11-20T10:00:00Z
 
@@ -83,8 +83,6 @@ def test_widths() -> None:
     assert fit("表表表", 5) == "表表…"
     assert fit("abc", 3) == "abc"
     assert fit("abcdef", None) == "abcdef"
-    assert pad("表", 4) == "表  "
-    assert pad("7", 3, right=True) == "  7"
 
 
 COLUMNS = (Column("NAME", cut=True), Column("N", right=True, drop=1), Column("WHEN", drop=2))

@@ -250,7 +250,6 @@ def test_the_overview_costs_by_jobs_and_not_by_runs(thousands: Reader) -> None:
         ("find", ("job3",)),
         ("find", ("job3~2",)),
         ("find", ("000000020",)),
-        ("by_key", ("job3", "key")),
         ("unfinished", ()),
         ("runs", ()),
         ("steps", ("0000000003",)),
