@@ -33,12 +33,23 @@ Reason = Literal[
     "cancel",        # cancelled or skipped: somebody cancelled the run
     "deadline",      # timed_out or skipped: the run's deadline
     "budget",        # over_budget or skipped: the run's budget
+    "fail_fast",     # cancelled or skipped: another instance failed, and the step says fail_fast
+    "instances",     # failed: an instance or a round of it did
+    "max",           # failed: as many rounds as `repeat` allows, and its `until` never said enough
+    "until_failed",  # failed: its `until` ended neither with 0 nor with 1
     "timeout",       # timed_out: the attempt's own timeout
     "exit",          # failed: its process ended with a status that is not 0
     "signal",        # failed: a signal from elsewhere ended it
     "spawn",         # failed: its process could not be started
     "inputs",        # failed before it started: a reference or a file that is not there
     "outputs",       # failed after it ended: its outputs are unreadable or not as declared
+    "usage",         # failed: what it wrote to $AGENTRUN_USAGE cannot be counted
+    "oom",           # over_budget: its own budget of memory
+    "cpu",           # over_budget: its own budget of that; so the four that follow
+    "processes",
+    "output",
+    "tokens",
+    "cost",
     "shutdown",      # interrupted on request: SIGTERM or SIGINT to the supervisor
 ]
 
@@ -95,11 +106,40 @@ class PythonCode:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Limits of a run, of one attempt of a step, or of all runs of a job in a day (`Job.daily`); None: no limit.
+
+    `steps`: attempts started, those of handlers not counted (not for a step). `tokens`: input and output together.
+    `cost`: billionths of whatever currency the steps report, so that sums are exact. `cpu`: ms. `memory` and
+    `output`: bytes. `processes`: at once (not for a day, nor is `memory`).
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    cost: int | None = None
+    cpu: int | None = None
+    memory: int | None = None
+    output: int | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A durable loop: rounds until the command `until` ends with 0, at most `max`, `interval` ms between two."""
+
+    until: str
+    max: int
+    interval: int = 0
+
+
+@dataclass(frozen=True)
 class Step:
-    """A node of the job, complete. Exactly one of `run` and `python` is set. Durations in milliseconds.
+    """A node of the job, complete. Exactly one of `run`, `python` and `job` is set. Durations in milliseconds.
 
     `env` and `args` (the file's `with`) may hold `${{ references }}` in any string; so may `idempotency_key`.
-    `needs` is always explicit here: names of earlier or later steps, never a circle.
+    `needs` is always explicit here: names of earlier or later steps, never a circle. `job` is the path of another
+    job file, as it is written. `foreach` is a list, whose items may hold references, or a text that is one; it makes
+    one instance for each item, `repeat` one for each round; a step has at most one of the two.
     """
 
     id: str
@@ -108,6 +148,7 @@ class Step:
     name: str | None = None
     run: str | None = None
     python: PythonCode | None = None
+    job: str | None = None
     args: Mapping[str, JSON] = field(default_factory=dict)
     interpreter: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -121,6 +162,11 @@ class Step:
     idempotency_key: str | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     leave_running: bool = False
+    foreach: JSON = None
+    max_parallel: int | None = None
+    fail_fast: bool = False
+    repeat: Repeat | None = None
+    budget: Budget = Budget()
     line: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,6 +182,11 @@ class Step:
         """True of a step that looks after a failure or the end: outside budgets and the deadline."""
         return self.when != "on_success"
 
+    @property
+    def has_instances(self) -> bool:
+        """True of a step that does nothing itself: its instances or rounds do."""
+        return self.foreach is not None or self.repeat is not None
+
 
 for _name in ("args", "env", "outputs"):
     setattr(Step, _name, {})  # dataclass keeps no class attribute for a factory; read only, as the instances are
@@ -148,13 +199,6 @@ class Param:
     default: JSON = None
     required: bool = False
     description: str | None = None
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits of a whole run. `steps`: attempts started in it, handlers not counted."""
-
-    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +222,7 @@ class Job:
     max_parallel: int | None = None
     max_resumes: int = 10
     budget: Budget = Budget()
+    daily: Budget = Budget()
 
     def step(self, step_id: str) -> Step:
         """The step of that id. KeyError if there is none."""

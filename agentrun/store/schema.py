@@ -160,6 +160,77 @@ CREATE VIEW journal AS
     FROM events JOIN runs ON runs.id = events.run_id;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+# Instances, child runs, what was spent.
+_V2 = """
+ALTER TABLE runs ADD COLUMN caller TEXT REFERENCES runs (id);  -- the run of which this is a step
+ALTER TABLE runs ADD COLUMN caller_instance TEXT;              -- and which step of it
+ALTER TABLE runs ADD COLUMN enforced_by TEXT;                  -- what holds its limits, in words
+CREATE UNIQUE INDEX runs_by_caller ON runs (caller, caller_instance) WHERE caller IS NOT NULL;
+
+-- `instance` is the step's id, or `id[n]` for instance or round n of it
+ALTER TABLE steps ADD COLUMN number INTEGER NOT NULL DEFAULT -1 CHECK (number >= -1);   -- that n; -1: the step itself
+ALTER TABLE steps ADD COLUMN instances INTEGER;                -- of a step: how many it has, or rounds were begun
+ALTER TABLE steps ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;    -- of a step: rounds whose `until` said: again
+ALTER TABLE steps ADD COLUMN calls_seen INTEGER NOT NULL DEFAULT 0;  -- how far its journal of calls is in this record
+
+ALTER TABLE attempts ADD COLUMN usage_seen INTEGER NOT NULL DEFAULT 0;  -- how far its usage file is in this record
+
+CREATE TABLE items (                  -- the list of a step with `foreach`, frozen when it was first known
+    run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    step        TEXT NOT NULL,
+    number      INTEGER NOT NULL,     -- of the instance
+    place       INTEGER NOT NULL,     -- in the list; -1: it is not in the list any more
+    key         TEXT NOT NULL,        -- the idempotency key of the instance, by which it is known in another list
+    item        TEXT NOT NULL CHECK (json_valid(item)),
+    PRIMARY KEY (run_id, step, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE usage (                  -- what attempts said that they used
+    run_id          TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    instance        TEXT NOT NULL,
+    attempt         INTEGER NOT NULL,
+    model           TEXT NOT NULL,    -- '' where none was named
+    day             TEXT NOT NULL,    -- 2026-11-20, by the machine's clock and zone
+    counted         INTEGER NOT NULL CHECK (counted IN (0, 1)),  -- against budgets: handlers are not
+    calls           INTEGER NOT NULL,
+    input_tokens    INTEGER NOT NULL CHECK (input_tokens >= 0),
+    output_tokens   INTEGER NOT NULL CHECK (output_tokens >= 0),
+    cost            INTEGER NOT NULL CHECK (cost >= 0),          -- billionths
+    PRIMARY KEY (run_id, instance, attempt, model, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spending (               -- what a run itself took of its budgets, day by day; usage is beside it
+    run_id          TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    day             TEXT NOT NULL,
+    steps           INTEGER NOT NULL, -- attempts started
+    cpu_ms          INTEGER NOT NULL,
+    output_bytes    INTEGER NOT NULL,
+    PRIMARY KEY (run_id, day)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_by_day ON usage (day);
+CREATE INDEX spending_by_day ON spending (day);
+
+CREATE TABLE calls (                  -- what functions of Python steps returned (agentrun.durable)
+    run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    instance    TEXT NOT NULL,
+    seq         INTEGER NOT NULL,     -- 1, 2, 3, … in the order of their ends
+    attempt     INTEGER NOT NULL,
+    function    TEXT NOT NULL,
+    arguments   TEXT NOT NULL CHECK (json_valid(arguments)),
+    key         TEXT,
+    result      TEXT CHECK (result IS NULL OR json_valid(result)),
+    error       TEXT,
+    started_at  INTEGER NOT NULL,
+    ms          INTEGER NOT NULL,
+    PRIMARY KEY (run_id, instance, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW spent AS
+    SELECT runs.job, usage.run_id AS run, usage.instance AS step, usage.attempt, usage.model, usage.day,
+           usage.calls, usage.input_tokens, usage.output_tokens, usage.cost / 1e9 AS cost
+    FROM usage JOIN runs ON runs.id = usage.run_id;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x61677275  # "agru": what `file` and we recognise the database by
