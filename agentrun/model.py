@@ -78,6 +78,17 @@ TRANSITIONS: Mapping[str, Mapping[State, frozenset[State]]] = {
 JSON = Any  # what json.loads returns
 
 
+def instance_name(step: str, number: int) -> str:
+    """`quote[3]`; the step's id itself for -1."""
+    return step if number < 0 else f"{step}[{number}]"
+
+
+def split_instance(name: str) -> tuple[str, int]:
+    """`("quote", 3)` for `quote[3]`; `("quote", -1)` for the step itself."""
+    step, bracket, number = name.partition("[")
+    return (step, int(number[:-1])) if bracket else (name, -1)
+
+
 @dataclass(frozen=True)
 class Retry:
     """When a failed attempt is followed by another. Durations in milliseconds.

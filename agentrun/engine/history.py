@@ -1,16 +1,19 @@
 """What the history of a run is made of: what happened to it, and what the plan decided.
 
-Happened: `Ended`, `Answered`, `CancelWished`, `StopWished`. Decided: `Ask`, `Start`, `Park`, `Settle`, `End`,
-`Close`, `Complete`. `Facts.apply` takes both. Times are wall times, in ms since the epoch.
+Happened: `Ended`, `Answered`, `Unfolded`, `BudgetSpent`, `CancelWished`, `StopWished`. Decided: `Unfold`, `Ask`,
+`Start`, `Park`, `Settle`, `End`, `Close`, `Complete`. `Facts.apply` takes both. Times are wall times, in ms since
+the epoch. `step` is the name of a step, or of an instance or round of it: `quote[3]`. Attempt 0 is a condition:
+of a step or an instance its `if`, of a round the `until` that follows it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ..model import Outcome, Reason
 
-Cause = Literal["cancel", "deadline", "shutdown", "budget"]
+Cause = Literal["cancel", "deadline", "shutdown", "budget", "fail_fast"]
 
 
 class Ended(NamedTuple):
@@ -30,10 +33,34 @@ class Ended(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The `if` of a step ended with this status; None: it was interrupted or never ran, so it is asked again."""
+    """A condition ended with this status; None: it was interrupted or never ran, so it is asked again."""
 
     step: str
     status: int | None
+    at: int
+
+
+class Unfolded(NamedTuple):
+    """The list of a `foreach` is known: the numbers of its instances, in its order. None: it cannot be had."""
+
+    step: str
+    numbers: Sequence[int] | None
+    at: int
+
+
+class Gathered(NamedTuple):
+    """All instances of a step are settled: one `failed`, or the end of the run `cut` one off. Facts tell it themselves.
+    """
+
+    step: str
+    failed: bool
+    cut: bool
+
+
+class BudgetSpent(NamedTuple):
+    """Nothing is left of a budget of the run but that of steps, which the plan knows; `exceeded`: more was spent."""
+
+    exceeded: bool
     at: int
 
 
@@ -47,8 +74,14 @@ class StopWished(NamedTuple):
     at: int
 
 
+class Unfold(NamedTuple):
+    """Find out for what the step is to be run; `Unfolded` answers. Takes no slot."""
+
+    step: str
+
+
 class Ask(NamedTuple):
-    """Run the step's `if` (attempt 0). The step stays `queued`."""
+    """Run a condition (attempt 0). A step whose `if` it is stays `queued`."""
 
     step: str
 
@@ -75,7 +108,7 @@ class Settle(NamedTuple):
 
 
 class End(NamedTuple):
-    """End this attempt (0: the step's `if`) and all its processes."""
+    """End this attempt (0: a condition) and all its processes."""
 
     step: str
     attempt: int
@@ -100,5 +133,5 @@ class Complete(NamedTuple):
     outcome: Outcome
 
 
-Happened = Ended | Answered | CancelWished | StopWished
-Decision = Ask | Start | Park | Settle | End | Close | Complete
+Happened = Ended | Answered | Unfolded | BudgetSpent | CancelWished | StopWished
+Decision = Unfold | Ask | Start | Park | Settle | End | Close | Complete

@@ -22,11 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from zlib import crc32
 
-from ..model import Job, Outcome, Reason, Retry, Step, When
-from .facts import CLOSING_LIMIT, Facts, StepFacts, must_ask
+from ..model import Job, Outcome, Reason, Retry, Step, When, instance_name
+from .facts import CLOSING_LIMIT, RUN_ENDS, Facts, StepFacts
 from .history import (
     Answered,
     Ask,
+    BudgetSpent,
     CancelWished,
     Cause,
     Close,
@@ -34,16 +35,19 @@ from .history import (
     Decision,
     End,
     Ended,
+    Gathered,
     Happened,
     Park,
     Settle,
     Start,
     StopWished,
+    Unfold,
+    Unfolded,
 )
 
 __all__ = [
-    "CLOSING_LIMIT", "Answered", "Ask", "CancelWished", "Cause", "Close", "Complete", "Decision", "End", "Ended",
-    "Facts", "Happened", "Park", "Settle", "Start", "StepFacts", "StopWished",
+    "CLOSING_LIMIT", "Answered", "Ask", "BudgetSpent", "CancelWished", "Cause", "Close", "Complete", "Decision", "End",
+    "Ended", "Facts", "Happened", "Park", "Settle", "Start", "StepFacts", "StopWished", "Unfold", "Unfolded",
     "decide", "reopen", "requeued", "wake_at",
 ]  # fmt: skip
 
@@ -56,19 +60,19 @@ BARRED: Mapping[Outcome, frozenset[When]] = {
     "timed_out": frozenset({"on_success"}),
     "over_budget": frozenset({"on_success"}),
 }
-# Under a budget, what runs finishes.
+# Under the budget of steps, what runs finishes; under another (`Facts.exceeded`) it does not.
 ENDED: Mapping[Outcome, frozenset[When]] = {
     "cancelled": frozenset({"on_success", "on_failure"}),
     "timed_out": frozenset({"on_success"}),
     "over_budget": frozenset(),
 }
-RUN_ENDS: Mapping[Reason, Cause] = {"cancel": "cancel", "deadline": "deadline", "budget": "budget"}
+OVERSPENT: frozenset[When] = frozenset({"on_success"})
 
 # Why an attempt ended so, unless something else is said; a failed one is looked at more closely.
 REASONS: Mapping[Outcome, Reason] = {"timed_out": "timeout", "cancelled": "cancel", "over_budget": "budget"}
 
 # Causes that are not retried unless `on` names them; those of NEVER not even then.
-UNLESS_NAMED = frozenset({"126", "127", "spawn", "outputs"})
+UNLESS_NAMED = frozenset({"126", "127", "spawn", "outputs", "budget", "usage"})
 NEVER = frozenset({"inputs"})
 
 # Skipped for one of these reasons, a step does not have to be made up for by `resume RUN`.
@@ -87,7 +91,7 @@ def decide(job: Job, facts: Facts, now: int) -> list[Decision]:
     if verdicts := _verdicts(facts):
         return verdicts
     if facts.stopping:
-        return _ends(facts, EVERY, "shutdown")
+        return _ends(facts, set().union(*facts.live.values()), "shutdown")
     facts.ripen(now)
     if close := _close(facts, now):
         return [close]
@@ -105,6 +109,8 @@ def wake_at(facts: Facts) -> int | None:
 def _outcome(facts: Facts) -> Outcome:
     if facts.closing:
         return facts.closing.outcome
+    if facts.exceeded:
+        return "over_budget"
     return "succeeded" if facts.first_failure is None else "failed"
 
 
@@ -115,6 +121,8 @@ def _close(facts: Facts, now: int) -> Close | None:
     if closing is None:
         if facts.cancels:
             return Close("cancelled", "cancel", now)
+        if facts.exceeded:
+            return Close("over_budget", "budget", now)
         if deadline is not None and now >= deadline:
             return Close("timed_out", "deadline", now if facts.open_work else deadline - CLOSING_LIMIT)
         return None
@@ -159,82 +167,129 @@ def _settle(facts: Facts) -> list[Decision]:
     """Everything else that needs no slot: what its `when` or the end of the run keeps from beginning."""
     decisions: list[Decision] = []
     closing, barred = facts.closing, _barred(facts)
-    for position in sorted(facts.unwanted):
-        step = facts.step_at(position)
+    for place in sorted(facts.unwanted):
+        step = facts.step_at(place)
         if step.when not in barred:
             decisions.append(Settle(step.id, "skipped", "no_failure" if step.is_handler else "upstream"))
+    decisions += _halt(facts)
     if closing is None:
         return decisions
     outcome, reason = _barred_as(closing)
-    for position in sorted(set().union(*(facts.idle[when] for when in barred))):
-        begun = facts.facts_at(position).state != "queued"
-        decisions.append(Settle(facts.step_at(position).id, outcome if begun else "skipped", reason))
-    ended = EVERY if closing.final else ENDED[closing.outcome]
-    return [*decisions, *_ends(facts, ended, RUN_ENDS[reason])]
+    for place in sorted(set().union(*(facts.idle[when] for when in barred))):
+        if not facts.is_halted(place):
+            decisions.append(Settle(facts.name_at(place), outcome if _has_begun(facts, place) else "skipped", reason))
+    ended = OVERSPENT if closing.outcome == "over_budget" and facts.exceeded else ENDED[closing.outcome]
+    places = set().union(*(facts.live[when] for when in (EVERY if closing.final else ended)))
+    return [*decisions, *_ends(facts, (one for one in places if not facts.is_halted(one)), RUN_ENDS[reason])]
 
 
-def _ends(facts: Facts, whens: Iterable[When], cause: Cause) -> list[Decision]:
-    """End what runs of these and was not told to yet."""
-    decisions: list[Decision] = []
-    for position in sorted(set().union(*(facts.live[when] for when in whens))):
-        step, known = facts.step_at(position), facts.facts_at(position)
-        decisions.append(End(step.id, 0 if must_ask(step, known) else known.attempt, cause))
-    return decisions
+def _halt(facts: Facts) -> list[Decision]:
+    """One instance of a step with `fail_fast` has failed: what that means for the others."""
+    if not facts.halted:
+        return []
+    idle = [place for places in facts.idle.values() for place in places if facts.is_halted(place)]
+    live = (place for places in facts.live.values() for place in places if facts.is_halted(place))
+    settled = (
+        Settle(facts.name_at(place), "cancelled" if _has_begun(facts, place) else "skipped", "fail_fast")
+        for place in sorted(idle)
+    )
+    return [*settled, *_ends(facts, live, "fail_fast")]
+
+
+def _has_begun(facts: Facts, place: int) -> bool:
+    return facts.facts_at(place).state != "queued"
+
+
+def _ends(facts: Facts, places: Iterable[int], cause: Cause) -> list[Decision]:
+    """End what runs there."""
+    return [End(*facts.at_work(place), cause) for place in sorted(places)]
 
 
 def _verdicts(facts: Facts) -> list[Decision]:
     """What follows each end, where it does not need a slot."""
-    verdicts = (_verdict(facts, position) for position in sorted(facts.undecided))
+    verdicts = (_verdict(facts, place) for place in sorted(facts.undecided))
     return [verdict for verdict in verdicts if verdict is not None]
 
 
-def _verdict(facts: Facts, position: int) -> Decision | None:
-    """What follows the end of an attempt or an `if`. None: the step is to begin again as soon as it can."""
-    step, known = facts.step_at(position), facts.facts_at(position)
+def _verdict(facts: Facts, place: int) -> Decision | None:
+    """What follows the end of an attempt, a condition or all instances. None: to begin again as soon as it can."""
+    step, known = facts.step_at(place), facts.facts_at(place)
+    name, news = facts.name_at(place), known.undecided
     closing = facts.closing if step.when in _barred(facts) else None
-    news = known.undecided
-    if isinstance(news, Answered):
-        return _after_answer(step, news, closing)
+    match news:
+        case Answered() if known.round:
+            return _after_until(step, known, news, closing)
+        case Answered():
+            return _after_answer(step, name, news, closing)
+        case Unfolded():
+            return Settle(name, "failed", "inputs", step.continue_on_error)
+        case Gathered():
+            return _after_instances(step, news, closing)
     assert news is not None
     if facts.stopping and news.outcome == "interrupted":
         return None  # decided when the run goes on
-    verdict = _after_attempt(step, known, news, facts.seed)
-    if closing and not isinstance(verdict, Settle):
-        return Settle(step.id, *_barred_as(closing))
-    return verdict
+    verdict = _after_attempt(step, name, known, news, facts.seed)
+    if isinstance(verdict, Settle):
+        return verdict
+    if facts.is_halted(place):
+        return Settle(name, "cancelled", "fail_fast")
+    return Settle(name, *_barred_as(closing)) if closing else verdict
 
 
-def _after_answer(step: Step, answer: Answered, closing: Close | None) -> Settle:
+def _after_answer(step: Step, name: str, answer: Answered, closing: Close | None) -> Settle:
     """The `if` said no, or broke. That it broke while the run was closing says nothing about the step."""
     if answer.status == 1:
-        return Settle(step.id, "skipped", "if")
+        return Settle(name, "skipped", "if")
     if closing:
-        return Settle(step.id, "skipped", _barred_as(closing)[1])
-    return Settle(step.id, "failed", "if_failed", step.continue_on_error)
+        return Settle(name, "skipped", _barred_as(closing)[1])
+    return Settle(name, "failed", "if_failed", step.continue_on_error)
 
 
-def _after_attempt(step: Step, known: StepFacts, ended: Ended, seed: str) -> Settle | Park | None:
+def _after_until(step: Step, known: StepFacts, answer: Answered, closing: Close | None) -> Settle | Park:
+    """The `until` after a round: 0 is enough, 1 is again, as often as the step allows."""
+    assert step.repeat is not None
+    if answer.status == 0:
+        return Settle(step.id, "succeeded")
+    if closing:
+        return Settle(step.id, *_barred_as(closing))
+    if answer.status != 1:
+        return Settle(step.id, "failed", "until_failed", step.continue_on_error)
+    if known.round >= step.repeat.max:
+        return Settle(step.id, "failed", "max", step.continue_on_error)
+    return Park(step.id, answer.at + step.repeat.interval)
+
+
+def _after_instances(step: Step, gathered: Gathered, closing: Close | None) -> Settle:
+    """All instances are settled: one that failed fails the step, unless the end of the run came first."""
+    if gathered.cut and closing:
+        return Settle(step.id, *_barred_as(closing))
+    if gathered.failed:
+        return Settle(step.id, "failed", "instances", step.continue_on_error)
+    return Settle(step.id, "succeeded")
+
+
+def _after_attempt(step: Step, name: str, known: StepFacts, ended: Ended, seed: str) -> Settle | Park | None:
     """What follows an attempt as long as nothing else ends the run."""
     match ended.outcome:
         case "succeeded":
-            return Settle(step.id, "succeeded")
+            return Settle(name, "succeeded")
         case "interrupted":
-            return _after_interruption(step, known)
-        case "failed" | "timed_out" if ended.reason not in RUN_ENDS:
+            return _after_interruption(step, name, known)
+        case "failed" | "timed_out" | "over_budget" if ended.reason not in RUN_ENDS:
             if known.tries < step.retry.max_attempts and _may_retry(step.retry, ended.causes):
-                return Park(step.id, ended.at + _retry_delay(step, known, ended, seed))
-            return Settle(step.id, ended.outcome, _reason(ended), step.continue_on_error)
-    return Settle(step.id, ended.outcome, _reason(ended))
+                return Park(name, ended.at + _retry_delay(step, known, ended, seed))
+            return Settle(name, ended.outcome, _reason(ended), step.continue_on_error)
+    return Settle(name, ended.outcome, _reason(ended))
 
 
-def _after_interruption(step: Step, known: StepFacts) -> Settle | None:
+def _after_interruption(step: Step, name: str, known: StepFacts) -> Settle | None:
     if known.interruptions >= MAX_INTERRUPTIONS:
-        return Settle(step.id, "failed", "interrupted", step.continue_on_error)
+        return Settle(name, "failed", "interrupted", step.continue_on_error)
     match step.on_interrupt:
         case "skip":
-            return Settle(step.id, "skipped", "on_interrupt")
+            return Settle(name, "skipped", "on_interrupt")
         case "fail":
-            return Settle(step.id, "failed", "on_interrupt", step.continue_on_error)
+            return Settle(name, "failed", "on_interrupt", step.continue_on_error)
         case _:
             return None
 
@@ -283,7 +338,7 @@ def _retry_delay(step: Step, known: StepFacts, ended: Ended, seed: str) -> int:
     if retry.jitter == "none":
         return delay
     # Chance would not be pure: each attempt of each run has its own fixed place in the interval.
-    return crc32(f"{seed}/{step.id}/{ended.attempt}".encode()) * (delay + 1) >> 32
+    return crc32(f"{seed}/{ended.step}/{ended.attempt}".encode()) * (delay + 1) >> 32
 
 
 def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
@@ -293,28 +348,44 @@ def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
         slots = 0  # handlers look after what is over
     reruns = sorted(facts.undecided)
     chosen = sorted([*reruns, *facts.first_ready(slots)])[:slots]
-    budget = job.budget.steps
-    left = len(chosen) if budget is None else budget - facts.started
+    if unfolding := [Unfold(facts.name_at(place)) for place in chosen if facts.is_folded(place)]:
+        return list(unfolding)  # alone, or what comes later in the file would begin before their instances
+    left = _steps_left(job, facts, len(chosen))
     decisions: list[Decision] = []
-    for position in chosen:
-        step, known = facts.step_at(position), facts.facts_at(position)
-        if must_ask(step, known):
-            decisions.append(Ask(step.id))
+    for place in chosen:
+        step = facts.step_at(place)
+        name, attempt = facts.next_at(place)
+        if attempt == 0:
+            decisions.append(Ask(name))
         elif step.is_handler or left > 0:
-            decisions.append(Start(step.id, known.attempt + 1))
+            decisions.append(Start(name, attempt))
             left -= not step.is_handler
     if chosen and not decisions:
         return [Close("over_budget", "budget", now)]
-    waiting = [position for position in reruns if position not in chosen]
-    return [*decisions, *(Park(facts.step_at(position).id, now) for position in waiting)]
+    waiting = [place for place in reruns if place not in chosen]
+    return [*decisions, *(Park(facts.name_at(place), now) for place in waiting)]
+
+
+def _steps_left(job: Job, facts: Facts, wanted: int) -> int:
+    """How many attempts the budgets of the run let begin."""
+    if facts.used_up:
+        return 0
+    return wanted if job.budget.steps is None else job.budget.steps - facts.started - facts.started_below
 
 
 def reopen(job: Job, steps: Mapping[str, StepFacts]) -> list[str]:
-    """The steps that `resume RUN` of a failed run puts back to queued, in file order.
+    """The steps and instances that `resume RUN` of a failed run puts back to queued, in file order.
 
     All handlers, and what neither succeeded, nor was covered, nor was skipped for a reason of its own.
     """
-    return [step.id for step in job.steps if _is_unmet(step, steps[step.id])]
+    unmet: list[str] = []
+    for step in job.steps:
+        if not _is_unmet(step, steps[step.id]):
+            continue
+        unmet.append(step.id)
+        names = (instance_name(step.id, number) for number in steps[step.id].instances())
+        unmet += [name for name in names if _is_unmet(step, steps[name])]
+    return unmet
 
 
 def _is_unmet(step: Step, known: StepFacts) -> bool:
@@ -328,8 +399,15 @@ def _is_unmet(step: Step, known: StepFacts) -> bool:
 
 
 def requeued(step: Step, known: StepFacts) -> StepFacts:
-    """The facts of a step that is put back: attempts are numbered on, what counts against it begins anew.
+    """The facts of a step or instance that is put back: attempts are numbered on, what counts against it begins anew.
 
-    The answer to its `if` was a checkpoint and stands; that of a handler belonged to the end before this one.
+    The answer to its `if` was a checkpoint and stands; that of a handler belonged to the end before this one. Rounds
+    that succeeded stand, but for those of a handler; after the last one the `until` is asked again.
     """
-    return StepFacts(attempt=known.attempt, asked=None if step.is_handler else known.asked)
+    return StepFacts(
+        attempt=known.attempt,
+        asked=None if step.is_handler else known.asked,
+        numbers=known.numbers,
+        round=0 if step.is_handler else known.round,
+        answered=0 if step.is_handler else max(min(known.answered, known.round - 1), 0),
+    )

@@ -2,7 +2,9 @@
 
 A job is `step; step | limits`. A step is its id and any of: `needs=a,b` (nothing after `=`: none; left out: as
 in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail` (on_interrupt), `retry=` (max_attempts,
-without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`. Limits: `parallel=`, `budget=`, `deadline=`.
+without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items; `each=none`:
+the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N rounds), `every=`
+(its interval). Limits: `parallel=`, `budget=`, `deadline=`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from agentrun.engine import plan
 from agentrun.engine.plan import (
     Answered,
     Ask,
+    BudgetSpent,
     CancelWished,
     Close,
     Complete,
@@ -30,12 +33,14 @@ from agentrun.engine.plan import (
     Start,
     StepFacts,
     StopWished,
+    Unfold,
+    Unfolded,
     decide,
     reopen,
     requeued,
     wake_at,
 )
-from agentrun.model import Budget, Job, Retry, Step
+from agentrun.model import Budget, Job, Repeat, Retry, Step, split_instance
 
 
 def parse_step(text: str, index: int, above: tuple[str, ...]) -> Step:
@@ -63,6 +68,10 @@ def parse_step(text: str, index: int, above: tuple[str, ...]) -> Step:
             on=tuple(options["on"].split(",")) if "on" in options else (),
             never_on=tuple(options["never_on"].split(",")) if "never_on" in options else (),
         ),
+        foreach=None if "each" not in options else "none" if options["each"] == "none" else [0] * int(options["each"]),
+        max_parallel=int(options["par"]) if "par" in options else None,
+        fail_fast="fast" in options,
+        repeat=Repeat("true", int(options["loop"]), int(options.get("every", 0))) if "loop" in options else None,
     )
 
 
@@ -79,9 +88,9 @@ def parse_job(line: str) -> tuple[Job, Facts]:
 
 
 def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
-    """`a HOW [after MS]`, `a if N|lost`, `cancel`, `stop`; `-` is nothing but time.
+    """`a HOW [after MS]`, `a if N|lost`, `a[1] until N|lost`, `cancel`, `stop`; `-` is nothing but time.
 
-    HOW is one of: ok, exit N, sig NAME, raise NAMES, cause NAME, timeout, cancelled, deadline, over (its own budget),
+    `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was. HOW is one of: ok, exit N, sig NAME, raise NAMES, cause NAME, timeout, cancelled, deadline, over (its own budget),
     lost (an interruption), shut (one that was asked for).
     """
     match text.split():
@@ -91,7 +100,9 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
             return CancelWished(now)
         case ["stop"]:
             return StopWished(now)
-        case [step, "if", status]:
+        case ["spent" | "overspent" as how]:
+            return BudgetSpent(how == "overspent", now)
+        case [step, "if" | "until", status]:
             return Answered(step, None if status == "lost" else int(status), now)
         case [step, *words, "after", after]:
             ended = parse_event(f"{step} {' '.join(words)}", facts, now)
@@ -115,7 +126,10 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
                 "shut": end._replace(outcome="interrupted", requested=True, reason="shutdown"),
                 "cancelled": end._replace(outcome="cancelled", reason="cancel"),
                 "deadline": end._replace(outcome="timed_out", reason="deadline"),
-                "over": end._replace(outcome="over_budget"),
+                "budget": end._replace(outcome="over_budget", reason="budget"),
+                "halted": end._replace(outcome="cancelled", reason="fail_fast"),
+                "over": end._replace(outcome="over_budget", reason="tokens", causes=("budget",)),
+                "oom": end._replace(outcome="over_budget", reason="oom", causes=("oom",)),
             }
             return others[kind]
     raise ValueError(text)
@@ -123,6 +137,8 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
 
 def show(decision: Decision) -> str:
     match decision:
+        case Unfold(step):
+            return f"unfold {step}"
         case Ask(step):
             return f"ask {step}"
         case Start(step, attempt):
@@ -139,14 +155,22 @@ def show(decision: Decision) -> str:
             return f"complete {outcome}"
 
 
+def unfolded(job: Job, step: str, now: int) -> Unfolded:
+    """What the supervisor finds out about the list of a step."""
+    items = job.step(step).foreach
+    return Unfolded(step, None if items == "none" else range(len(items)), now)
+
+
 def turn(job: Job, facts: Facts, now: int) -> list[Decision]:
     """One turn of the supervisor's loop."""
     decided: list[Decision] = []
     while decisions := decide(job, facts, now):
         for decision in decisions:
             facts.apply(decision)
+            if isinstance(decision, Unfold):
+                facts.apply(unfolded(job, decision.step, now))
         decided += decisions
-        assert len(decided) < 10 * len(job.steps) + 10, "a turn without an end"
+        assert len(decided) < 10 * len(facts.steps) + 10, "a turn without an end"
     return decided
 
 
@@ -173,8 +197,8 @@ def reopened(job: Job, facts: Facts, expected: list[str]) -> Facts:
     again = reopen(job, facts.steps)
     assert again == expected
     rows = {
-        step.id: requeued(step, facts.steps[step.id]) if step.id in again else facts.steps[step.id]
-        for step in job.steps
+        name: requeued(job.step(split_instance(name)[0]), row) if name in again else row
+        for name, row in facts.steps.items()
     }
     parallel, started = facts.max_parallel, facts.started
     return Facts(job, seed="r1", deadline_at=None, max_parallel=parallel, started=started, steps=rows)

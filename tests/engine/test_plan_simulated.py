@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from agentrun.engine.facts import FAILURES
 from agentrun.engine.plan import (
     Answered,
     Ask,
+    BudgetSpent,
     CancelWished,
     Close,
     Complete,
@@ -31,12 +33,14 @@ from agentrun.engine.plan import (
     Start,
     StepFacts,
     StopWished,
+    Unfold,
+    Unfolded,
     decide,
     reopen,
     requeued,
     wake_at,
 )
-from agentrun.model import TRANSITIONS, Budget, Job, Retry, Step
+from agentrun.model import TRANSITIONS, Budget, Job, Repeat, Retry, State, Step, instance_name, split_instance
 
 
 def random_job(chance: random.Random) -> Job:
@@ -55,6 +59,10 @@ def random_job(chance: random.Random) -> Job:
                 retry=Retry(max_attempts=chance.choice([1, 1, 2, 4]), interval=chance.choice([0, 100, 9000])),
                 continue_on_error=chance.random() < 0.2,
                 on_interrupt=chance.choice(["rerun", "rerun", "skip", "fail"]),
+                foreach=[0] * chance.randint(0, 6) if (shape := chance.random()) < 0.25 else None,
+                max_parallel=chance.choice([None, 1, 2]),
+                fail_fast=chance.random() < 0.3,
+                repeat=Repeat("true", chance.randint(1, 4), chance.choice([0, 700])) if shape > 0.8 else None,
             )
         )
     return Job(name="job", steps=tuple(steps), budget=Budget(chance.choice([None, None, 3, 12])))
@@ -72,6 +80,7 @@ class World:
         self.wish_rate = self.chance.choice([0.0, 0.0, 0.03])
         self.kill_rate = self.chance.choice([0.0, 0.1])
         self.cancels = 0
+        self.used_up = self.exceeded = False
         deadline = self.chance.choice([None, None, 20_000])
         self.facts = Facts(self.job, seed=f"{seed}", deadline_at=deadline, max_parallel=self.chance.choice([1, 2, 8]))
         self.ancestors: dict[str, set[str]] = {}
@@ -86,6 +95,7 @@ class World:
             decisions = decide(self.job, self.facts, self.now)
             assert self.facts.steps == before
             assert decide(self.job, self.facts, self.now) == decisions
+            self.look_through()
             if not decisions:
                 break
             assert self.facts.completed is None
@@ -97,14 +107,30 @@ class World:
         assert wake is None or wake > self.now, "it would wake at once, for ever"
         assert len(self.running) <= self.facts.max_parallel
 
+    def look_through(self) -> None:
+        """What holds of the instances of a step at any time."""
+        at_work: dict[str, int] = {}
+        for name in self.running:
+            step, number = split_instance(name)
+            at_work[step] = at_work.get(step, 0) + (number >= 0)
+        for step in self.job.steps:
+            if step.foreach is not None:
+                assert at_work.get(step.id, 0) <= (step.max_parallel or 99)
+            if step.repeat is not None:
+                assert at_work.get(step.id, 0) <= 1, "a round follows the one before"
+                assert self.facts.steps[step.id].round <= step.repeat.max
+
     def carry_out(self, decision: Decision) -> None:
-        state_before = self.facts.steps[decision.step].state if hasattr(decision, "step") else None
+        state_before = self.state_of(decision)
         match decision:
+            case Unfold(step):
+                self.check_order(self.job.step(step))
+                assert self.facts.steps[step].state in ("queued", "running")
             case Ask(step):
-                self.check_begin(self.job.step(step), 0)
+                self.check_begin(step, 0)
                 self.running[step] = 0
             case Start(step, attempt):
-                self.check_begin(self.job.step(step), attempt)
+                self.check_begin(step, attempt)
                 self.running[step] = attempt
             case End(step, attempt, cause):
                 assert self.running[step] == attempt and step not in self.asked_to_end
@@ -112,6 +138,7 @@ class World:
             case Settle(step, outcome):
                 assert step not in self.running
                 assert outcome != "interrupted"
+                assert not any(split_instance(name)[0] == step for name in self.running), "its instances come first"
             case Park(step):
                 assert step not in self.running
             case Complete():
@@ -119,23 +146,50 @@ class World:
             case Close():
                 assert not self.facts.stopping
         assert self.facts.apply(decision)
-        if state_before is not None and (state := self.facts.steps[decision.step].state) != state_before:  # type: ignore[union-attr]
+        if isinstance(decision, Unfold):
+            items = self.job.step(decision.step).foreach
+            self.facts.apply(Unfolded(decision.step, range(len(items)), self.now))
+        if state_before is not None and (state := self.state_of(decision)) != state_before:
             assert state in TRANSITIONS["step"][state_before]
 
-    def check_begin(self, step: Step, attempt: int) -> None:
-        facts, known = self.facts, self.facts.steps[step.id]
-        assert not facts.stopping and step.id not in self.running and known.state != "finished"
-        assert all(facts.steps[need].state == "finished" for need in step.needs)
-        assert attempt in (0, known.attempt + 1)
-        assert (attempt == 0) == (step.condition is not None and known.asked is None)
+    def state_of(self, decision: Decision) -> State | None:
+        """None for what is of no step, and for a round that there is not yet."""
+        known = self.facts.steps.get(getattr(decision, "step", ""))
+        return known.state if known else None
+
+    def check_begin(self, name: str, attempt: int) -> None:
+        step_id, number = split_instance(name)
+        facts, step = self.facts, self.job.step(step_id)
+        known = facts.steps.get(name) or StepFacts()  # a new round
+        assert name not in self.running
+        self.check_order(step)
+        is_until = attempt == 0 and number >= 0 and step.repeat is not None
+        if is_until:
+            assert known.outcome in ("succeeded", "skipped") and facts.steps[step_id].round == number
+            assert facts.steps[step_id].answered == number - 1
+        else:
+            assert known.state != "finished"
+            assert attempt in (0, known.attempt + 1)
+            asked = known.asked is not None or (step.repeat is not None and number >= 0)
+            assert (attempt == 0) == (step.condition is not None and not asked)
+        if step.has_instances:
+            assert number >= 0 or (step.repeat and attempt == 0), "a step with instances does nothing itself"
+        if step.repeat and number > 1 and attempt:
+            before = facts.steps[instance_name(step_id, number - 1)]
+            assert before.outcome in ("succeeded", "skipped") and facts.steps[step_id].answered == number - 1
         if known.due is not None:
             assert known.due <= self.now
+        if facts.closing is None and attempt and not step.is_handler and self.job.budget.steps is not None:
+            assert facts.started < self.job.budget.steps
+
+    def check_order(self, step: Step) -> None:
+        facts = self.facts
+        assert not facts.stopping
+        assert all(facts.steps[need].state == "finished" for need in step.needs)
         failed = any(facts.steps[above].has_failed for above in self.ancestors[step.id])
         closing = facts.closing
         if closing is None:
             assert {"on_success": not failed, "on_failure": failed, "always": True}[step.when]
-            if attempt and not step.is_handler and self.job.budget.steps is not None:
-                assert facts.started < self.job.budget.steps
         else:
             assert not closing.final
             assert step.when in (["always"] if closing.outcome == "cancelled" else ["always", "on_failure"])
@@ -149,6 +203,10 @@ class World:
             self.facts.apply(CancelWished(self.now))
         elif self.chance.random() < self.wish_rate:
             self.stop()
+        elif self.chance.random() < self.wish_rate / 3:
+            self.exceeded = self.exceeded or self.chance.random() < 0.5
+            self.used_up = True
+            self.facts.apply(BudgetSpent(self.exceeded, self.now))
         elif self.chance.random() < self.kill_rate:
             self.new_supervisor()
         for step in self.chance.sample(sorted(self.running), min(len(self.running), self.chance.choice([1, 1, 3]))):
@@ -171,6 +229,8 @@ class World:
                 "cancel": end._replace(outcome="cancelled", reason="cancel"),
                 "deadline": end._replace(outcome="timed_out", reason="deadline"),
                 "shutdown": end._replace(outcome="interrupted", requested=True),
+                "fail_fast": end._replace(outcome="cancelled", reason="fail_fast"),
+                "budget": end._replace(outcome="over_budget", reason="budget"),
             }[cause]
         elif self.chance.random() < self.loss_rate:
             end = end._replace(outcome="interrupted")
@@ -205,6 +265,8 @@ class World:
         )
         for _ in range(self.cancels):
             self.facts.apply(CancelWished(self.now))
+        if self.used_up:
+            self.facts.apply(BudgetSpent(self.exceeded, self.now))
         if old.closing:
             self.facts.apply(old.closing._replace(final=None))
         self.facts.completed = old.completed
@@ -223,21 +285,42 @@ class World:
 def check_outcomes(world: World, kept: Iterable[str] = ()) -> None:
     """The end of a run, looked at as a whole and without its history. `kept` are steps of an earlier end of it."""
     facts, rows = world.facts, world.facts.steps
-    assert all(row.state == "finished" and row.outcome for row in rows.values())
-    failed = {step for step, row in rows.items() if row.has_failed}
+    again = {name for name, row in rows.items() if row.state == "queued"}  # of a handler in an earlier end of the run
+    assert all("[" in name and world.job.step(split_instance(name)[0]).is_handler for name in again)
+    assert all(row.state == "finished" and row.outcome for name, row in rows.items() if name not in again)
+    failed = {step for step, row in rows.items() if row.has_failed and "[" not in step}
     if facts.closing:
         assert facts.completed == facts.closing.outcome
         assert facts.completed != "cancelled" or world.cancels
+    elif facts.exceeded:
+        assert facts.completed == "over_budget"
     else:
         assert facts.completed == ("failed" if failed else "succeeded")
         for step in (step for step in world.job.steps if step.id not in kept):
             row, failed_above = rows[step.id], bool(failed & world.ancestors[step.id])
             assert (row.reason == "upstream") == (failed_above and step.when == "on_success")
             assert (row.reason == "no_failure") == (not failed_above and step.when == "on_failure")
-    for step in world.job.steps:
-        row = rows[step.id]
+    for name, row in rows.items():
+        step = world.job.step(split_instance(name)[0])
         assert not row.covered or (row.outcome in FAILURES and step.continue_on_error)
         assert row.tries <= step.retry.max_attempts
+    for step in world.job.steps:
+        check_instances(world, step)
+
+
+def check_instances(world: World, step: Step) -> None:
+    """A step ends as its instances did."""
+    own = world.facts.steps[step.id]
+    instances = [world.facts.steps[instance_name(step.id, number)] for number in own.instances()]
+    if own.outcome == "succeeded":
+        assert all(one.outcome in ("succeeded", "skipped") for one in instances)
+        assert step.repeat is None or instances
+    if own.reason == "instances":
+        assert own.outcome == "failed" and any(one.outcome in FAILURES for one in instances)
+    if own.reason == "max":
+        assert step.repeat is not None and (own.covered or len(instances) >= step.repeat.max)
+    if step.fail_fast and any(one.reason == "fail_fast" for one in instances):
+        assert any(one.outcome in FAILURES for one in instances)
 
 
 @pytest.mark.parametrize("tens", range(40), ids=lambda n: f"seed-{n}")
@@ -248,6 +331,17 @@ def test_random_runs(tens: int) -> None:
         check_outcomes(world)
         world.take_turn()
         assert decide(world.job, world.facts, world.now + 10**9) == []
+
+
+def with_more_rounds(job: Job) -> Job:
+    """What somebody does whose loop had too few."""
+    return replace(
+        job,
+        steps=tuple(
+            replace(step, repeat=replace(step.repeat, max=step.repeat.max + 9)) if step.repeat else step
+            for step in job.steps
+        ),
+    )
 
 
 @pytest.mark.parametrize("tens", range(10), ids=lambda n: f"seed-{n}")
@@ -262,9 +356,14 @@ def test_random_runs_resumed_until_they_succeed(tens: int) -> None:
                 break
             rows = world.facts.steps
             again = reopen(world.job, rows)
-            kept = {step: deepcopy(row) for step, row in rows.items() if step not in again}
-            rows = {s.id: requeued(s, rows[s.id]) if s.id in again else rows[s.id] for s in world.job.steps}
-            world.cancels = 0
+            kept = {step: deepcopy(row) for step, row in rows.items() if step not in again and row.state == "finished"}
+            rows = {
+                name: requeued(world.job.step(split_instance(name)[0]), row) if name in again else row
+                for name, row in rows.items()
+            }
+            world.cancels, world.used_up, world.exceeded = 0, False, False
+            if any(row.reason == "max" for row in world.facts.steps.values()):
+                world.job = with_more_rounds(world.job)
             world.facts = Facts(world.job, seed=f"{seed}", deadline_at=None, max_parallel=2, steps=rows)
             world.go()
             check_outcomes(world, kept)
@@ -281,9 +380,13 @@ def drive(job: Job, facts: Facts, turns: int) -> None:
         while decisions := decide(job, facts, 0):
             for decision in decisions:
                 facts.apply(decision)
-        step = facts.step_at(min(set().union(*facts.live.values())))
-        if not facts.apply(Answered(step.id, 0, 0)):
-            facts.apply(Ended(step.id, facts.steps[step.id].attempt, "succeeded", 0))
+                if isinstance(decision, Unfold):
+                    items = job.step(decision.step).foreach
+                    facts.apply(Unfolded(decision.step, range(len(items)), 0))
+        name, attempt = facts.at_work(min(set().union(*facts.live.values())))
+        until = attempt == 0 and name.endswith("]") and job.step(split_instance(name)[0]).repeat
+        happened = Ended(name, attempt, "succeeded", 0) if attempt else Answered(name, 1 if until else 0, 0)
+        assert facts.apply(happened)
 
 
 def lines_executed(job: Job, facts: Facts, turns: int) -> int:
@@ -326,3 +429,23 @@ def test_a_turn_costs_what_changed_and_not_the_size_of_the_job(shape: str) -> No
         drive(job, facts, 40)
         counts.append(lines_executed(job, facts, 20))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_parallel": 2}, {"condition": "true"}], ids=str)
+def test_a_turn_costs_what_changed_and_not_the_number_of_instances(options: dict[str, Any]) -> None:
+    counts = []
+    for size in (100, 5000):
+        job = Job(name="job", steps=(Step("a", 0, foreach=[0] * size, **options), Step("b", 1, needs=("a",))))
+        facts = Facts(job, seed="r1", deadline_at=10**6, max_parallel=4)
+        drive(job, facts, 40)
+        counts.append(lines_executed(job, facts, 20))
+    assert counts[0] == counts[1]
+
+
+def test_a_round_costs_the_same_whatever_their_number() -> None:
+    job = Job(name="job", steps=(Step("a", 0, repeat=Repeat("true", 5000)),))
+    facts = Facts(job, seed="r1", deadline_at=None, max_parallel=4)
+    drive(job, facts, 40)
+    first = lines_executed(job, facts, 20)
+    drive(job, facts, 4000)
+    assert lines_executed(job, facts, 20) == first
