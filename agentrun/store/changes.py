@@ -14,7 +14,7 @@ import sqlite3
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import Overtaken
-from ..model import JSON, Outcome, Reason
+from ..model import JSON, Outcome, Reason, split_instance
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -67,8 +67,8 @@ def plain(text: str | None) -> str | None:
 _SUPERVISOR = "supervisor"
 
 _BEGIN = (
-    "INSERT INTO steps (run_id, instance, position, state, asked, attempt, tries, interruptions,"
-    " idempotency_key, inputs, started_at) VALUES (:run, :instance, :position, 'running', :asked, :attempt,"
+    "INSERT INTO steps (run_id, instance, position, number, state, asked, attempt, tries, interruptions,"
+    " idempotency_key, inputs, started_at) VALUES (:run, :instance, :position, :number, 'running', :asked, :attempt,"
     " :tries, :interruptions, nullif(:key, ''), :inputs, :at)"
     " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'running', asked = excluded.asked,"
     " attempt = max(attempt, excluded.attempt), tries = excluded.tries, interruptions = excluded.interruptions,"
@@ -92,6 +92,7 @@ class StepAsked(NamedTuple):
             {
                 "run": run_id, "instance": self.instance, "position": self.position, "asked": 0, "attempt": 0,
                 "tries": 0, "interruptions": 0, "key": None, "inputs": None, "at": self.at,
+                "number": split_instance(self.instance)[1],
             },
         )  # fmt: skip
         guard(cursor, f"step {self.instance}")
@@ -140,7 +141,7 @@ class AttemptStarted(NamedTuple):
             {
                 "run": run_id, "instance": self.instance, "position": self.position, "asked": int(self.asked),
                 "attempt": self.number, "tries": self.tries, "interruptions": self.interruptions,
-                "key": self.key, "inputs": self.inputs, "at": self.at,
+                "key": self.key, "inputs": self.inputs, "at": self.at, "number": split_instance(self.instance)[1],
             },
         )  # fmt: skip
         guard(cursor, f"step {self.instance}")
@@ -220,7 +221,10 @@ class StepParked(NamedTuple):
 
 
 class StepSettled(NamedTuple):
-    """The checkpoint of a step: it never runs again in this run, unless the run fails and is reopened."""
+    """The checkpoint of a step or instance: it never runs again in this run, unless the run fails and is reopened.
+
+    `counted`: among the steps that are done; a step that has instances is not, they are.
+    """
 
     instance: str
     position: int
@@ -232,19 +236,20 @@ class StepSettled(NamedTuple):
     exit_code: int | None = None
     signal: int | None = None
     error: str | None = None
+    counted: bool = True
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         # A step that is skipped may have no row yet.
         cursor.execute(
-            "INSERT INTO steps (run_id, instance, position, state, outcome, reason, covered, outputs,"
-            " exit_code, signal, error, finished_at) VALUES (?, ?, ?, 'finished', ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO steps (run_id, instance, position, number, state, outcome, reason, covered, outputs,"
+            " exit_code, signal, error, finished_at) VALUES (?, ?, ?, ?, 'finished', ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'finished', outcome = excluded.outcome,"
             " reason = excluded.reason, covered = excluded.covered, outputs = excluded.outputs,"
             " exit_code = excluded.exit_code, signal = excluded.signal, error = excluded.error, due = NULL,"
             " finished_at = max(excluded.finished_at, coalesce(started_at, 0)) WHERE state <> 'finished'",
             (
-                run_id, self.instance, self.position, self.outcome, self.reason, int(self.covered), self.outputs,
-                self.exit_code, self.signal, plain(self.error), self.at,
+                run_id, self.instance, self.position, split_instance(self.instance)[1], self.outcome, self.reason,
+                int(self.covered), self.outputs, self.exit_code, self.signal, plain(self.error), self.at,
             ),
         )  # fmt: skip
         guard(cursor, f"step {self.instance}")

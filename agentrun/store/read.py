@@ -9,145 +9,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
-from . import locks
-from .folders import RunFolder
+from .rows import AttemptRow, Event, Run, StepRow, StepState
 from .snapshots import Snapshot
 
 if TYPE_CHECKING:  # a look at the record costs 5 ms less without it
     from ..model import JSON, Job, Outcome, State
 
-
-class Run(NamedTuple):
-    """A row of `runs`. Times in ms since the epoch, `elapsed` and `seen` in ms."""
-
-    id: str
-    job: str
-    file: str
-    snapshot: str
-    params: dict[str, JSON]
-    run_key: str | None
-    scheduled_time: int | None
-    parent: str | None
-    state: State
-    outcome: Outcome | None
-    reason: str | None
-    error: str | None
-    exit_code: int | None
-    closing: Outcome | None
-    closing_at: int | None
-    created_at: int
-    started_at: int | None
-    finished_at: int | None
-    epoch: int
-    owner: dict[str, JSON] | None
-    resumes: int
-    elapsed: int
-    boot_id: str | None
-    seen: int | None
-    results_seen: int
-    stopped: bool
-    started_steps: int
-    steps_total: int
-    steps_done: int
-
-    def held(self, root: str) -> bool:
-        """Whether a supervisor or a shim holds it now."""
-        lock = RunFolder(root, self.id).lock
-        return locks.held(lock, locks.LEASE) or locks.held(lock, locks.SHIM)
-
-    def interrupted(self, root: str) -> bool:
-        """Whether it was begun, is not finished, and nobody holds it."""
-        return self.state == "running" and not self.held(root)
-
-
-class StepRow(NamedTuple):
-    """A row of `steps`."""
-
-    instance: str
-    position: int
-    state: State
-    outcome: Outcome | None
-    reason: str | None
-    covered: bool
-    asked: bool
-    attempt: int
-    tries: int
-    interruptions: int
-    due: int | None
-    idempotency_key: str | None
-    inputs: JSON
-    outputs: JSON
-    exit_code: int | None
-    signal: int | None
-    error: str | None
-    started_at: int | None
-    finished_at: int | None
-
-
-class AttemptRow(NamedTuple):
-    """A row of `attempts`."""
-
-    instance: str
-    number: int
-    epoch: int
-    state: State
-    outcome: Outcome | None
-    reason: str | None
-    requested: bool
-    exit_code: int | None
-    signal: int | None
-    error: str | None
-    causes: tuple[str, ...]
-    exception: JSON
-    retry_after: int | None
-    cpu_ms: int | None
-    max_rss_kib: int | None
-    output_bytes: int | None
-    started_at: int
-    finished_at: int | None
-
-
-class Event(NamedTuple):
-    """A line of the journal."""
-
-    run_id: str
-    job: str
-    seq: int
-    at: int
-    kind: str
-    instance: str | None
-    attempt: int | None
-    by: str
-    detail: dict[str, Any] | None
-
-
-class StepState(NamedTuple):
-    """The few columns of a step that recovery needs, for ten thousand of them at once."""
-
-    instance: str
-    state: State
-    outcome: Outcome | None
-    reason: str | None
-    covered: bool
-    asked: bool
-    attempt: int
-    tries: int
-    interruptions: int
-    due: int | None
-    finished_at: int | None
-
+__all__ = ["AttemptRow", "Event", "Reader", "Run", "StepRow", "StepState"]
 
 _RUN = (
     "id, job, file, snapshot, params, run_key, scheduled_time, parent, state, outcome, reason, error, exit_code,"
     " closing, closing_at, created_at, started_at, finished_at, epoch, owner, resumes, elapsed, boot_id, seen,"
-    " results_seen, stopped, started_steps, steps_total, steps_done"
+    " results_seen, stopped, started_steps, steps_total, steps_done, caller, caller_instance, enforced_by"
 )
 _STEP = (
     "instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-    " idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at"
+    " idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at, number, instances, answered"
 )
 _ATTEMPT = (
     "instance, number, epoch, state, outcome, reason, requested, exit_code, signal, error, causes, exception,"
@@ -215,16 +95,16 @@ class Reader:
         return _run(row)
 
     def overview(self) -> list[Run]:
-        """The last run of each job and everything that is not finished, newest first."""
-        # a loose index scan: one probe of runs_by_job for each job, however many runs there are
+        """The last run of each job and everything that is not finished, newest first; but for child runs."""
+        # a loose index scan: one probe of runs_of_their_own for each job, however many runs there are
         rows = self.connection.execute(
             "WITH RECURSIVE last (job, id) AS ("
-            "  SELECT * FROM (SELECT job, id FROM runs ORDER BY job DESC, id DESC LIMIT 1)"
+            "  SELECT * FROM (SELECT job, id FROM runs WHERE caller IS NULL ORDER BY job DESC, id DESC LIMIT 1)"
             "  UNION ALL"
-            "  SELECT next.job, next.id FROM last, runs AS next WHERE next.id ="
-            "    (SELECT id FROM runs WHERE job < last.job ORDER BY job DESC, id DESC LIMIT 1)"
+            "  SELECT next.job, next.id FROM last, runs AS next WHERE next.id = (SELECT id FROM runs"
+            "    WHERE job < last.job AND caller IS NULL ORDER BY job DESC, id DESC LIMIT 1)"
             ")"
-            f" SELECT {_RUN} FROM runs WHERE id IN"
+            f" SELECT {_RUN} FROM runs WHERE caller IS NULL AND id IN"
             " (SELECT id FROM last UNION SELECT id FROM runs WHERE state <> 'finished') ORDER BY id DESC"
         )
         return [_run(row) for row in rows]
@@ -238,8 +118,24 @@ class Reader:
         return [_run(row) for row in rows]
 
     def unfinished(self) -> list[Run]:
-        """Every run that is not finished, oldest first."""
-        rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE state <> 'finished' ORDER BY id")
+        """Every run that is not finished, oldest first; but for child runs, which go on with their parent."""
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE state <> 'finished' AND caller IS NULL ORDER BY id"
+        )
+        return [_run(row) for row in rows]
+
+    def child_of(self, run_id: str, instance: str) -> Run | None:
+        """The run that a step of a run is, if it has begun."""
+        row = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE caller = ? AND caller_instance = ?", (run_id, instance)
+        ).fetchone()
+        return None if row is None else _run(row)
+
+    def open_children(self, run_id: str) -> list[Run]:
+        """The child runs of a run that are not finished."""
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE caller = ? AND state <> 'finished' ORDER BY id", (run_id,)
+        )
         return [_run(row) for row in rows]
 
     def outcome(self, run_id: str) -> Outcome | None:
@@ -268,15 +164,19 @@ class Reader:
         Here as everywhere: not those that the file which the run goes on with does not have (position -1).
         """
         rows = self.connection.execute(
-            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0 ORDER BY position", (run_id,)
+            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0 ORDER BY position, number", (run_id,)
         )
         return [_step(row) for row in rows]
 
     def active_steps(self, run_id: str) -> list[tuple[str, State]]:
-        """(instance, state) of the steps that run or wait, in the order of the file."""
+        """(instance, state) of the steps and instances that run or wait, in the order of the file.
+
+        A step whose instances are at work is not among them.
+        """
         return self.connection.execute(
             "SELECT instance, state FROM steps WHERE run_id = ? AND state IN ('running', 'waiting')"
-            " AND position >= 0 ORDER BY position",
+            " AND position >= 0 AND NOT (state = 'running' AND coalesce(instances, 0) > 0)"
+            " ORDER BY position, number",
             (run_id,),
         ).fetchall()
 
@@ -285,7 +185,7 @@ class Reader:
         which = " AND outcome IS NOT 'succeeded'" if but_succeeded else ""
         rows = self.connection.execute(
             "SELECT instance, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-            f" finished_at FROM steps WHERE run_id = ? AND position >= 0{which}",
+            f" finished_at, instances, answered FROM steps WHERE run_id = ? AND position >= 0{which}",
             (run_id,),
         )
         return map(StepState._make, rows)

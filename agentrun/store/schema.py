@@ -166,6 +166,7 @@ ALTER TABLE runs ADD COLUMN caller TEXT REFERENCES runs (id);  -- the run of whi
 ALTER TABLE runs ADD COLUMN caller_instance TEXT;              -- and which step of it
 ALTER TABLE runs ADD COLUMN enforced_by TEXT;                  -- what holds its limits, in words
 CREATE UNIQUE INDEX runs_by_caller ON runs (caller, caller_instance) WHERE caller IS NOT NULL;
+CREATE INDEX runs_of_their_own ON runs (job, id) WHERE caller IS NULL;
 
 -- `instance` is the step's id, or `id[n]` for instance or round n of it
 ALTER TABLE steps ADD COLUMN number INTEGER NOT NULL DEFAULT -1 CHECK (number >= -1);   -- that n; -1: the step itself

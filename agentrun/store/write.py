@@ -16,9 +16,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import Busy, NotFound, UsageError
-from ..model import JSON
+from ..model import JSON, split_instance
 from .changes import AttemptEnded, Change, StepSettled, dumps, guard, journal, take_wishes
 from .database import Database
+from .instances import base_steps, recount
 from .read import Reader
 from .snapshots import Snapshot
 
@@ -36,6 +37,7 @@ class NewRun(NamedTuple):
     by: str
     steps_total: int
     parent: str | None = None
+    caller: tuple[str, str] | None = None  # the run of which it is a step, and which
 
 
 class Stamp(NamedTuple):
@@ -97,15 +99,18 @@ class Store:
             snapshot.put(cursor, sha256, decoded)
             cursor.execute(
                 "INSERT INTO runs (id, job, file, snapshot, params, run_key, scheduled_time, parent, state,"
-                " created_at, steps_total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+                " created_at, steps_total, caller, caller_instance)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
                 (
                     run.id, run.job, run.file, sha256, dumps(dict(run.params)), run.run_key, run.scheduled_time,
-                    run.parent, run.created_at, run.steps_total,
+                    run.parent, run.created_at, run.steps_total, *(run.caller or (None, None)),
                 ),
             )  # fmt: skip
             detail = {"file": run.file, "job": run.job}
             if run.parent:
                 detail["parent"] = run.parent
+            if run.caller:
+                detail["caller"] = "/".join(run.caller)
             journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
             _settle(cursor, run.id, 0, list(taken_over))
             if owner is not None and stamp is not None:
@@ -141,7 +146,7 @@ class Store:
 
         Raises Overtaken if this process no longer owns the run, StoreError if nothing can be written.
         """
-        done = sum(isinstance(change, StepSettled) for change in changes)
+        done = sum(isinstance(change, StepSettled) and change.counted for change in changes)
 
         def work(cursor: sqlite3.Cursor) -> None:
             cursor.execute(
@@ -159,39 +164,55 @@ class Store:
 
         self.database.write(work)
 
-    def reopen(self, run_id: str, steps: Sequence[str], *, ask_again: Container[str], by: str, now: int) -> None:
+    def reopen(
+        self,
+        run_id: str,
+        steps: Sequence[str],
+        *,
+        handlers: Container[str],
+        loops: Container[str] = (),
+        by: str,
+        now: int,
+    ) -> None:
         """Let a finished run that did not succeed go on: `steps` are queued again, the deadline starts anew.
 
-        The `if` of those in `ask_again` is put again, the other answers stand. Their attempts and keys stay;
-        budgets go on counting. What was wished of it before is over. Raises Overtaken if it is not finished any more.
+        The `if` of `handlers` is put again, and their `loops` begin again; the other answers and rounds stand, but
+        the last `until` of a loop is asked again. Attempts and keys stay; budgets go on counting. What was wished of
+        it before is over. Raises Overtaken if it is not finished any more.
         """
 
         def work(cursor: sqlite3.Cursor) -> None:
             cursor.execute(
                 "UPDATE runs SET state = 'running', outcome = NULL, reason = NULL, error = NULL,"
                 " exit_code = NULL, finished_at = NULL, closing = NULL, closing_at = NULL, elapsed = 0,"
-                " seen = NULL, resumes = 0, steps_done = steps_done - ?"
-                " WHERE id = ? AND state = 'finished' AND outcome <> 'succeeded'",
-                (len(steps), run_id),
+                " seen = NULL, resumes = 0 WHERE id = ? AND state = 'finished' AND outcome <> 'succeeded'",
+                (run_id,),
             )
             guard(cursor, f"run {run_id}")
+            base = base_steps(cursor, run_id)
             take_wishes(cursor, run_id, now)
             journal(cursor, run_id, now, "run_reopened", by, detail={"steps": list(steps)})
             for instance in steps:
+                step = split_instance(instance)[0]
                 cursor.execute(
                     "UPDATE steps SET state = 'queued', outcome = NULL, reason = NULL, covered = 0,"
-                    " asked = CASE WHEN ? THEN 0 ELSE asked END,"
+                    " asked = CASE WHEN :anew THEN 0 ELSE asked END,"
+                    " instances = CASE WHEN :anew AND :loop THEN NULL ELSE instances END,"
+                    " answered = CASE WHEN :anew THEN 0 ELSE max(0, min(answered, coalesce(instances, 1) - 1)) END,"
                     " tries = 0, interruptions = 0, outputs = NULL, exit_code = NULL, signal = NULL,"
                     " error = NULL, finished_at = NULL, started_at = NULL"
-                    " WHERE run_id = ? AND instance = ? AND state = 'finished'",
-                    (instance in ask_again, run_id, instance),
+                    " WHERE run_id = :run AND instance = :instance AND state = 'finished'",
+                    {"anew": step in handlers, "loop": step in loops, "run": run_id, "instance": instance},
                 )
                 guard(cursor, f"step {instance}")
+            recount(cursor, run_id, base)
 
         self.database.write(work)
 
-    def adopt_spec(self, run_id: str, snapshot: Snapshot, *, by: str, now: int) -> None:
-        """Let a run that nobody advances go on with another job file.
+    def adopt_spec(
+        self, run_id: str, snapshot: Snapshot, *, by: str, now: int, other_lists: Sequence[str] = ()
+    ) -> None:
+        """Let a run that nobody advances go on with another job file. `other_lists`: steps with another `foreach`.
 
         A step that is not in it keeps its rows, at position -1, where no question about the run's steps finds them:
         should a later file have it again, its attempts are numbered on. Raises NotFound, and Overtaken if the run
@@ -210,13 +231,18 @@ class Store:
                     params[name] = param.default
             wanted = {step.id: step.index for step in snapshot.job.steps}
             _place(cursor, run_id, wanted, now)
+            for step in other_lists:  # to be frozen again; a step that has succeeded keeps its list
+                cursor.execute(
+                    "UPDATE steps SET instances = NULL WHERE run_id = ? AND instance = ?"
+                    " AND outcome IS NOT 'succeeded'",
+                    (run_id, step),
+                )
             cursor.execute(
-                "UPDATE runs SET snapshot = :snapshot, params = :params, steps_total = :total, steps_done ="
-                " (SELECT count(*) FROM steps WHERE run_id = :run AND state = 'finished' AND position >= 0)"
-                " WHERE id = :run AND outcome IS NOT 'succeeded'",
-                {"snapshot": sha256, "params": dumps(params), "total": len(wanted), "run": run_id},
+                "UPDATE runs SET snapshot = ?, params = ? WHERE id = ? AND outcome IS NOT 'succeeded'",
+                (sha256, dumps(params), run_id),
             )
             guard(cursor, f"run {run_id}")
+            recount(cursor, run_id, len(wanted))
             journal(cursor, run_id, now, "spec_adopted", by, detail={"snapshot": sha256})
 
         self.database.write(work)
@@ -242,11 +268,17 @@ def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: 
     for (instance,) in rows:
         cursor.execute(
             "UPDATE steps SET position = ? WHERE run_id = ? AND instance = ?",
-            (wanted.get(instance, -1), run_id, instance),
+            (wanted.get(split_instance(instance)[0], -1), run_id, instance),
         )
+    cursor.execute(  # nor is an item that an earlier list dropped
+        "UPDATE steps SET position = -1 WHERE run_id = ? AND number >= 0 AND EXISTS (SELECT 1 FROM items WHERE"
+        " items.run_id = steps.run_id AND place < 0 AND steps.number = items.number"
+        " AND steps.instance = items.step || '[' || items.number || ']')",
+        (run_id,),
+    )
     running = "SELECT instance, number, epoch FROM attempts WHERE run_id = ? AND state = 'running'"
     for instance, number, epoch in cursor.execute(running, (run_id,)).fetchall():
-        if instance not in wanted:
+        if split_instance(instance)[0] not in wanted:
             ended = AttemptEnded(instance, number, "interrupted", now, reason="shutdown", requested=True)
             ended.write(cursor, run_id, epoch)
 

@@ -166,7 +166,7 @@ def test_cancels_of_before_a_reopening_do_not_count(run: Store, reader: Reader) 
     run.wish_to_cancel(RUN, by="eve", now=NOW)
     (wish, _, _), = reader.wishes(RUN)
     commit(run, RUN, WishTaken(wish, NOW), finished("cancelled"))
-    run.reopen(RUN, [], ask_again=(), by="eve", now=NOW + 100)
+    run.reopen(RUN, [], handlers=(), by="eve", now=NOW + 100)
     assert reader.cancels_taken(RUN) == 0
 
 
@@ -175,7 +175,7 @@ def test_only_cancels_after_the_last_reopening_count_in_the_same_millisecond_too
         run.wish_to_cancel(RUN, by="eve", now=NOW)
         (wish, _, _), = reader.wishes(RUN)
         commit(run, RUN, WishTaken(wish, NOW), finished("cancelled"))
-        run.reopen(RUN, [], ask_again=(), by="eve", now=NOW)
+        run.reopen(RUN, [], handlers=(), by="eve", now=NOW)
         assert reader.cancels_taken(RUN) == 0
     for taken in (1, 2):
         run.wish_to_cancel(RUN, by="eve", now=NOW)
@@ -190,7 +190,7 @@ def test_a_wish_that_nobody_took_ends_with_the_run(run: Store, reader: Reader) -
     commit(run, RUN, finished("failed"))
     assert reader.wishes(RUN) == []
     run.database.connection.execute("UPDATE wishes SET taken_at = NULL")  # as an older program left it
-    run.reopen(RUN, [], ask_again=(), by="eve", now=NOW + 100)
+    run.reopen(RUN, [], handlers=(), by="eve", now=NOW + 100)
     assert (reader.wishes(RUN), reader.cancels_taken(RUN)) == ([], 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -247,6 +248,32 @@ def test_an_older_database_is_brought_up_to_date(older: str) -> None:
     assert version(older) == schema.VERSION
 
 
+OLD = Path(__file__).parent / "old"
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in OLD.iterdir()))
+def test_a_database_of_an_earlier_release_is_understood_for_ever(root: str, name: str) -> None:
+    Path(root).mkdir(mode=0o700, exist_ok=True)
+    Path(path(root)).write_bytes(gzip.decompress((OLD / name).read_bytes()))
+    database = open_for_writing(root)
+    reader = Reader(database.connection)
+    assert version(root) == schema.VERSION
+    assert [(run.job, run.state, run.outcome) for run in reader.runs()] == [
+        ("slow", "running", None), ("nightly", "finished", "failed"), ("nightly", "finished", "failed"),
+        ("nightly", "finished", "succeeded"),
+    ]  # fmt: skip
+    slow, failed = reader.runs()[:2]
+    assert [step.id for step in reader.job_of(slow).steps] == ["one", "two", "three"]
+    assert [(row.instance, row.state, row.number) for row in reader.steps(slow.id)] == [
+        ("one", "finished", -1), ("two", "running", -1)
+    ]  # fmt: skip
+    assert reader.outputs(failed.id, "fetch") == {"count": 3, "list": ["a", "b"]}
+    Store(database).reopen(failed.id, ["mail", "tidy"], handlers={"tidy"}, by="ada", now=2_000_000_000_000)
+    again = reader.run(failed.id)
+    assert (again.state, again.steps_done, again.steps_total) == ("running", 2, 4)
+    database.close()
+
+
 def test_a_reader_brings_it_up_to_date_first(older: str) -> None:
     connection = open_for_reading(older)
     assert connection is not None
@@ -272,10 +299,11 @@ def test_not_while_a_run_is_being_advanced(older: str) -> None:
 
 def test_a_migration_is_whole_or_not_at_all(older: str, monkeypatch: pytest.MonkeyPatch) -> None:
     good = schema.MIGRATIONS
-    monkeypatch.setattr(schema, "MIGRATIONS", (good[0], "CREATE TABLE a (b);\nINSERT INTO nowhere VALUES (1);\n"))
+    bad = "CREATE TABLE a (b);\nINSERT INTO nowhere VALUES (1);\n"
+    monkeypatch.setattr(schema, "MIGRATIONS", (*good[:-1], bad))
     with pytest.raises(StoreError, match="nowhere"):
         open_for_writing(older)
-    assert version(older) == 1
+    assert version(older) == schema.VERSION - 1
     monkeypatch.setattr(schema, "MIGRATIONS", good)
     open_for_writing(older).close()
 

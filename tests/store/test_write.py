@@ -204,7 +204,7 @@ def test_the_end_of_a_run(store: Store, reader: Reader) -> None:
 
 def test_a_failed_run_goes_on_from_its_failed_step(store: Store, reader: Reader) -> None:
     run_id = failed_run(store)
-    store.reopen(run_id, ["b", "c"], ask_again=(), by="eve", now=NOW + 50)
+    store.reopen(run_id, ["b", "c"], handlers=(), by="eve", now=NOW + 50)
     run = reader.run(run_id)
     assert (run.state, run.outcome, run.finished_at, run.error, run.exit_code) == ("running", None, None, None, None)
     assert (run.steps_done, run.started_steps, run.epoch, run.elapsed, run.seen) == (1, 2, 1, 0, None)
@@ -224,25 +224,25 @@ def test_a_failed_run_goes_on_from_its_failed_step(store: Store, reader: Reader)
 def test_the_answers_of_conditions_stand_but_where_they_are_asked_again(store: Store, reader: Reader) -> None:
     run_id = failed_run(store)
     store.database.connection.execute("UPDATE steps SET asked = 1")
-    store.reopen(run_id, ["b", "c"], ask_again={"c"}, by="eve", now=NOW)
+    store.reopen(run_id, ["b", "c"], handlers={"c"}, by="eve", now=NOW)
     assert {step.instance: step.asked for step in reader.steps(run_id)} == {"a": True, "b": True, "c": False}
 
 
 def test_reopening_is_refused_where_it_makes_no_sense(store: Store) -> None:
     run_id = owned(store)
     with pytest.raises(Overtaken):  # it runs
-        store.reopen(run_id, [], ask_again=(), by="eve", now=NOW)
+        store.reopen(run_id, [], handlers=(), by="eve", now=NOW)
     commit(store, run_id, settled("a"), finished())
     with pytest.raises(Overtaken):  # it has succeeded
-        store.reopen(run_id, [], ask_again=(), by="eve", now=NOW)
+        store.reopen(run_id, [], handlers=(), by="eve", now=NOW)
     failed_run(store, "1aaaaaaaab")
     before = dump(store)
     with pytest.raises(Overtaken, match="step z"):  # a step that is not finished: nothing of it is written
-        store.reopen("1aaaaaaaab", ["b", "z"], ask_again=(), by="eve", now=NOW)
+        store.reopen("1aaaaaaaab", ["b", "z"], handlers=(), by="eve", now=NOW)
     assert dump(store) == before
-    store.reopen("1aaaaaaaab", ["b"], ask_again=(), by="eve", now=NOW)
+    store.reopen("1aaaaaaaab", ["b"], handlers=(), by="eve", now=NOW)
     with pytest.raises(Overtaken):  # somebody else has reopened it
-        store.reopen("1aaaaaaaab", ["b"], ask_again=(), by="eve", now=NOW)
+        store.reopen("1aaaaaaaab", ["b"], handlers=(), by="eve", now=NOW)
 
 
 # --- adopt_spec ---
@@ -334,7 +334,7 @@ def test_the_record_survives_its_process(root: str, store: Store) -> None:
     second = open_for_writing(root)
     reader = Reader(second.connection)
     assert reader.run(run_id).outcome == "failed"
-    Store(second).reopen(run_id, ["b", "c"], ask_again=(), by="eve", now=NOW)
+    Store(second).reopen(run_id, ["b", "c"], handlers=(), by="eve", now=NOW)
     second.close()
     assert Reader(store.database.connection).run(run_id).state == "running"
 
@@ -353,7 +353,7 @@ def test_a_transaction_can_be_done_again(root: str, reader: Reader, store: Store
     opened = open_for_writing(root)
     twice = Store(Twice(root, opened.connection, opened._lock, print, 1.0))
     run_id = failed_run(twice)
-    twice.reopen(run_id, ["b", "c"], ask_again=(), by="eve", now=NOW)
+    twice.reopen(run_id, ["b", "c"], handlers=(), by="eve", now=NOW)
     twice.adopt_spec(run_id, snapshot("b", "d"), by="eve", now=NOW)
     twice.wish_to_cancel(run_id, by="eve", now=NOW)
     assert twice.take(run_id, seen_epoch=1, owner=OWNER, stamp=stamp(), resumed=True) == 2
