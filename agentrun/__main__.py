@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 
-_ADVANCE = ("run", "resume", "supervise")
+_ADVANCE = ("run", "resume", "supervise", "child")
 
 
 def main() -> None:

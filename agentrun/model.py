@@ -43,6 +43,7 @@ Reason = Literal[
     "spawn",         # failed: its process could not be started
     "inputs",        # failed before it started: a reference or a file that is not there
     "outputs",       # failed after it ended: its outputs are unreadable or not as declared
+    "child",         # failed, timed_out or over_budget: the run that it is ended so
     "usage",         # failed: what it wrote to $AGENTRUN_USAGE cannot be counted
     "oom",           # over_budget: its own budget of memory
     "cpu",           # over_budget: its own budget of that; so the four that follow

@@ -2,9 +2,9 @@
 
     cli > render > convert > cron > engine > step > store > spec > instants, model, errors
 
-`__main__` stands above all of them, the package's own `__version__` below. Also the house rules that a machine can
-check: the length of files and functions, docstrings, no bare `except`, imports inside functions only where a reason
-is written down here.
+`durable` and `inside` are for the steps' own interpreters: they know nobody, and nobody knows them. `__main__` stands
+above all of them, the package's own `__version__` below. Also the house rules that a machine can check: the length of
+files and functions, docstrings, no bare `except`, imports inside functions only where a reason is written down here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agentrun"
 
 LAYERS = [("__main__",), ("cli",), ("render",), ("convert",), ("cron",), ("engine",), ("step",), ("store",),
-          ("spec",), ("instants", "digest", "model", "errors"), ("",)]  # fmt: skip
+          ("spec",), ("durable", "inside"), ("instants", "digest", "model", "errors"), ("",)]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Who may import a library; a folder stands for all in it. Everything else is the standard library or ours.
@@ -38,11 +38,19 @@ OWNERS = {
 
 # Imports inside functions, outside `cli`: what is saved by them, or what they are for.
 _COST = "costs every run or command some ms and memory, and few need it"
+_STEP = "loaded at the first call in a run: a script's import of it must take no time"
 _SHIM = "the shim loads this module, and must stay small"
 INSIDE: dict[tuple[str, str], str] = {
     ("__main__", "agentrun.cli.early"): "the shim is forked before anything else is loaded",
     ("__main__", "agentrun.step.link"): "the shim is forked before anything else is loaded",
     ("__main__", "agentrun.cli.app"): "loaded after the shim has been forked",
+    ("durable/__init__", "agentrun.durable.calls"): _STEP,
+    ("durable/__init__", "agentrun.durable.handing"): _STEP,
+    ("durable/__init__", "agentrun.durable.making"): _STEP,
+    ("durable/calls", "hashlib"): "only for calls within calls",
+    ("durable/handing", "agentrun.durable.making"): "only in a run",
+    ("durable/making", "agentrun.durable"): "it changes in a forked child",
+    ("durable/making", "asyncio"): "only where there is a pause in `async def`",
     ("instants", "datetime"): _COST,
     ("engine/create", "shutil"): "only where a run could not be recorded",
     ("engine/scratch", "shutil"): "only for `resume --from`",
@@ -255,6 +263,19 @@ def test_the_runner_of_python_steps_needs_nothing_but_python() -> None:
     runner = next(module for module in MODULES if module.name == "step/pystep")
     assert all(imported.target in sys.stdlib_module_names or "." in imported.target for imported in runner.imports())
     assert not [imported for imported in runner.imports() if imported.ours]
+
+
+def test_what_scripts_import_needs_nothing_but_python_3_8() -> None:
+    rooms = ("durable/", "inside/")
+    own = [module for module in MODULES if module.name.startswith(rooms)]
+    assert {"durable/__init__", "inside/agentrun/__init__"} <= {module.name for module in own}
+    for module in own:
+        ast.parse(module.text, feature_version=(3, 8))
+        for imported in module.imports():
+            ours = imported.target.startswith("agentrun.durable")
+            assert ours or imported.target in sys.stdlib_module_names or imported.target == "collections.abc", imported
+    users = [module for module in MODULES if not module.name.startswith(rooms)]
+    assert not [module.name for module in users for i in module.imports() if i.target.startswith("agentrun.durable")]
 
 
 @each_module

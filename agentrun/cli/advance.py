@@ -14,8 +14,8 @@ from ..engine.ending import status_of_run
 from ..engine.lease import Lease
 from ..model import Job
 from ..store.changes import Change
-from ..store.database import Database, open_for_writing
-from ..store.folders import RunFolder, home
+from ..store.database import open_for_writing
+from ..store.folders import home
 from ..store.read import Reader, Run
 from ..store.write import Store
 from . import early
@@ -151,17 +151,3 @@ def detach(run_id: str) -> None:
         setsid=True,
     )
     os.close(null)
-
-
-def ring(database: Database, run_id: str) -> None:
-    """Wake the owner of a run, if there is one, to look for wishes."""
-    try:
-        fd = os.open(RunFolder(database.root, run_id).bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return  # nobody listens; whoever owns it next looks first
-    try:
-        os.write(fd, b"!")
-    except BlockingIOError:
-        pass  # it has been rung already
-    finally:
-        os.close(fd)

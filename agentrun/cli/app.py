@@ -53,7 +53,9 @@ VERBS = {
     "plan": Verb("Show what a run of a job would do, and in which order.", "Job files"),
     "env": Verb("Show the environment that a step's process is given.", "Job files"),
     "schema": Verb("Print the JSON Schema of job files, for editors.", "Job files"),
+    "usage": Verb("Say, inside a step, what a call of a model used.", "Steps"),
     "supervise": Verb("Advance a run silently: what shims and `--detach` start.", "", "resume"),
+    "child": Verb("Advance the run that a step with `job` is: what shims start.", ""),
     "manual": Verb("Write the manual pages.", ""),
 }
 

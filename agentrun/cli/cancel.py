@@ -12,6 +12,7 @@ from ..engine import lost
 from ..render.terminal import talk
 from ..render.times import now_ms
 from ..store.database import open_for_writing
+from ..store.folders import RunFolder
 from ..store.read import Run
 from ..store.write import Store
 from . import complete as offers
@@ -41,9 +42,9 @@ def cancel(
             return 0
         held = found.held(record.root)
         if held:
-            from .advance import ring
+            from ..engine.attention import ring
 
-            ring(database, found.id)
+            ring(RunFolder(database.root, found.id))
     finally:
         database.close()
     if not held:

@@ -34,7 +34,7 @@ _KEYWORDS = frozenset(
     ("if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "in", "function",
      "select", "time")
 )  # fmt: skip
-_EXPRESSION = re.compile(r"!?\s*((?:steps|params|run|env)\.[\w.-]+)")
+_EXPRESSION = re.compile(r"!?\s*((?:steps|params|run|env|item)\.[\w.-]+)")
 _TIMEOUT = 10  # seconds for a shell that reads a text and executes nothing
 
 
@@ -54,12 +54,13 @@ def check(job: Job, text: str, path: str) -> Findings:
     checked: dict[str, tuple[int, str] | None] = {}
     try:
         for step, nodes in zip(job.steps, _nodes(text, path), strict=True):
-            if step.condition is not None and (found := _EXPRESSION.match(step.condition)):
-                _refuse_expression(nodes["if"], found[1], errors)
-            elif shell:
-                for key in ("run", "if"):
-                    if key in nodes:
-                        _check_shell(nodes[key], shell, checked, errors, doubts)
+            for key in ("run", "if", "until"):
+                if key not in nodes:
+                    continue
+                if key != "run" and (found := _EXPRESSION.match(nodes[key].text)):
+                    _refuse_expression(nodes[key], key, found[1], errors)
+                elif shell:
+                    _check_shell(nodes[key], shell, checked, errors, doubts)
             if step.python is not None:
                 _check_python(job, step, step.python, nodes["python"], folder, errors, doubts)
     except JobFileError:
@@ -68,20 +69,25 @@ def check(job: Job, text: str, path: str) -> Findings:
 
 
 def _nodes(text: str, path: str) -> Iterator[dict[str, Scalar]]:
-    """The keys of each step that are scalars."""
+    """The keys of each step that are scalars, and the `until` of its `repeat`."""
     root = document.read(Report(path, text))
     assert type(root) is MapNode
     steps = next(value for key, value in root.pairs if isinstance(key, Scalar) and key.text == "steps")
     assert type(steps) is ListNode
     for step in steps.items:
         assert type(step) is MapNode
-        pairs = [(key, value) for key, value in step.pairs if isinstance(key, Scalar) and isinstance(value, Scalar)]
-        yield {key.text: value for key, value in pairs}
+        pairs = [*step.pairs]
+        for key, value in step.pairs:
+            if isinstance(key, Scalar) and key.text == "repeat" and isinstance(value, MapNode):
+                pairs += value.pairs
+        yield {key.text: value for key, value in pairs if isinstance(key, Scalar) and isinstance(value, Scalar)}
 
 
-def _refuse_expression(node: Scalar, name: str, errors: Report) -> None:
+def _refuse_expression(node: Scalar, key: str, name: str, errors: Report) -> None:
     hint = f"a variable has the value: env: {{VALUE: \"${{{{ {name} }}}}\"}}, and if: test \"$VALUE\" = succeeded"
-    errors.add_inside(node.mark, name, f"'if' is a shell command, and '{name}' is none", hint)
+    if key == "until":
+        hint = "the outputs of the round are variables, as in until: test \"$OUT_done\" = yes"
+    errors.add_inside(node.mark, name, f"'{key}' is a shell command, and '{name}' is none", hint)
 
 
 # -- shell ---------------------------------------------------------------------------------------------------

@@ -146,9 +146,7 @@ def _resume(store: Store, run: Run, options: _Options) -> int:
     else:
         _tell_changes(reader, run, folder)
     if run.state == "finished" and run.outcome != "succeeded":
-        job = reader.job_of(run)
-        handlers = {step.id for step in job.steps if step.is_handler}
-        store.reopen(run.id, reuse.reopened(reader, run, job), ask_again=handlers, by=by, now=wall())
+        reuse.reopen(store, run, by=by, now=wall())
     return advance.advance(
         store,
         run.id,
@@ -169,7 +167,8 @@ def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_change
         raise UsageError(
             f"{spec} defines finished steps of run {run.id} otherwise", "go on all the same with --accept-changes"
         )
-    store.adopt_spec(run.id, snapshot, by=by, now=wall())
+    other_lists = reuse.other_lists(reader.job_of(run), snapshot.job)
+    store.adopt_spec(run.id, snapshot, by=by, now=wall(), other_lists=other_lists)
 
 
 def _tell_changes(reader: Reader, run: Run, folder: RunFolder) -> None:

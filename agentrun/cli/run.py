@@ -10,7 +10,7 @@ import typer
 
 from ..engine import create
 from ..engine.ending import status_of_run
-from ..errors import UsageError
+from ..errors import JobFileError, UsageError
 from ..instants import parse_rfc3339, rfc3339
 from ..store.folders import home
 from ..store.read import Run
@@ -53,6 +53,7 @@ def run(
     tick = _tick(scheduled_time)
     with advance.open_store() as store:
         snapshot = _snapshot(store, job)
+        _check_children(snapshot, job)
         key = run_key
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
@@ -90,6 +91,15 @@ def _snapshot(store: Store, path: str) -> Snapshot:
 
     job, text = load(path)
     return Snapshot(text, job, stem)
+
+
+def _check_children(snapshot: Snapshot, path: str) -> None:
+    """The files that its steps name with `job` are there and right. Raises JobFileError."""
+    if any(step.job is not None for step in snapshot.job.steps):
+        from ..spec.children import check_children
+
+        if problems := check_children(snapshot.job, path, snapshot.text):
+            raise JobFileError(problems)
 
 
 def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool, detach: bool) -> int:

@@ -14,6 +14,7 @@ from ..errors import AgentrunError, NotFound, UsageError
 from ..render import status as page
 from ..render.terminal import look_of, talk
 from ..render.times import now_ms
+from ..store import spent
 from ..store.folders import home
 from ..store.read import AttemptRow, Run
 from . import complete as offers
@@ -51,6 +52,9 @@ def status(
     limit: Annotated[
         int | None, typer.Option("-n", metavar="N", min=1, help=f"With --all: so many runs; without it {_RUNS}.")
     ] = None,
+    calls: Annotated[
+        bool, typer.Option("--calls", help="Show the calls of its functions with @step; with -v in full.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until the run has finished.")
     ] = False,
@@ -63,8 +67,8 @@ def status(
 
     A run is `interrupted` when it has begun, is not finished, and no process advances it any more.
     """
-    if (run is None or every) and (step or verbose):
-        raise UsageError("--step and --verbose show a run: name it, as in `agentrun status RUN --step ID`")
+    if (run is None or every) and (step or verbose or calls):
+        raise UsageError("--step, --verbose and --calls show a run: name it, as in `agentrun status RUN --step ID`")
     if limit is not None and not every:
         raise UsageError("-n goes with --all", "for example: agentrun status --all quotes -n 5")
     if run is None or every:
@@ -78,7 +82,7 @@ def status(
         show = _overview(record, _listed(record, run, limit or _RUNS) if every else record.reader.overview, as_json)
     else:
         record = need_record()
-        show = _one(record, record.find(run), step or [], verbose, as_json)
+        show = (_calls if calls else _one)(record, record.find(run), step or [], verbose, as_json)
     if watch:
         _watch(record, show)
     else:
@@ -112,6 +116,7 @@ def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> S
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
     from ..render import jsonshape
+    from ..render.spent import account_facts, usage_table
     from ..render.steps import complete, step_details, step_table
 
     job = _job(record, run)
@@ -128,10 +133,11 @@ def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bo
                 attempts.setdefault(attempt.instance, []).append(attempt)
         more = standing.run.state != "finished" and not standing.interrupted
         folder = record.folder(run)
+        account = spent.account(record.reader, run.id)
         if as_json:
-            return [jsonshape.dumps(jsonshape.run_with_steps_shape(standing, rows, attempts, folder))], more
+            return [jsonshape.dumps(jsonshape.run_with_steps_shape(standing, rows, attempts, folder, account))], more
         look, now = look_of(sys.stdout), now_ms()
-        lines = [] if wanted else [*page.head(standing, look, now), ""]
+        lines = [] if wanted else [*page.head(standing, look, now, account_facts(account, job)), ""]
         if wanted or verbose:
             by_id = {} if job is None else {step.id: step for step in job.steps}
             for row in rows:
@@ -141,9 +147,31 @@ def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bo
             lines.pop()
         else:
             lines += step_table(rows, look, now, interrupted=standing.interrupted)
+        if not wanted and (used := usage_table(account.uses, look)):
+            lines += ["", *used]
         if not wanted and (advice := page.advice(standing, rows, now)):
             lines += ["", *advice]
         return lines, more
+
+    return show
+
+
+def _calls(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
+    """The calls that the steps of a run made; a step stands for its instances."""
+    from ..render import jsonshape
+    from ..render.spent import call_lines
+
+    _check_steps(record, run, _job(record, run), wanted)
+
+    def show() -> tuple[list[str], bool]:
+        standing = record.standing(record.reader.run(run.id))
+        more = standing.run.state != "finished" and not standing.interrupted
+        made = spent.calls(record.reader, run.id, wanted)
+        if as_json:
+            return [jsonshape.dumps([jsonshape.call_shape(run, call) for call in made])], more
+        look = look_of(sys.stdout)
+        lines = [line for call in made for line in call_lines(call, look, whole=verbose)]
+        return lines or ["no calls: none of its steps has called a function with @step of agentrun.durable"], more
 
     return show
 

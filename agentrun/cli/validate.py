@@ -12,6 +12,7 @@ from ..render import jsonshape
 from ..render.problems import problem_lines
 from ..render.terminal import look_of, printable
 from ..render.words import count
+from ..spec.children import check_children
 from ..spec.decode import load
 from . import complete as offers
 from .programs import check
@@ -26,7 +27,8 @@ def validate(
     """Check job files and show everything that is wrong in them.
 
     Programs are looked at too, and not executed: inline Python must compile, text for sh and bash must be readable to
-    them, and a function of a module beside the job file must be there.
+    them, and a function of a module beside the job file must be there. So are the job files that steps name with job:
+    they must be there and right, take what with gives them, and not lead back.
 
     The exit status is 0 if all are right, 65 if one is wrong, 66 if one is not there.
     """
@@ -38,8 +40,9 @@ def validate(
             if found.warnings and not as_json:
                 print("\n".join(problem_lines(found.warnings, look, "warning: ")))
             shapes += [jsonshape.problem_shape(problem, "warning") for problem in found.warnings]
-            if found.problems:
-                raise JobFileError(found.problems)
+            wrong = found.problems + check_children(job, path, text)
+            if wrong:
+                raise JobFileError(sorted(wrong, key=lambda problem: (problem.line, problem.column)))
         except AgentrunError as error:
             status = status or error.exit_code
             if as_json:

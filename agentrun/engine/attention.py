@@ -16,6 +16,7 @@ import signal
 from typing import Any
 
 from ..step.link import Link, ShimGone
+from ..store.folders import RunFolder
 
 _LONGEST_WAIT = 86_400_000  # ms; epoll takes 24 days at most, and to look once a day costs nothing
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -114,3 +115,17 @@ def _drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
+
+
+def ring(folder: RunFolder) -> None:
+    """Wake the owner of a run, if there is one, to look for wishes."""
+    try:
+        fd = os.open(folder.bell, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # nobody listens; whoever owns it next looks first
+    try:
+        os.write(fd, b"!")
+    except BlockingIOError:
+        pass  # it has been rung already
+    finally:
+        os.close(fd)

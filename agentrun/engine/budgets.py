@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..model import Budget, Job, Reason, Step, split_instance
@@ -54,8 +54,9 @@ class Last(NamedTuple):
     it was ended for it or that it was quicker.
     """
 
-    complaint: str | None
-    over: Reason | None
+    complaint: str | None = None
+    over: Reason | None = None
+    words: str | None = None  # of `over`: `tokens: 21,430 of 20,000`
 
 
 def local_day(now: int) -> str:
@@ -66,7 +67,7 @@ def local_day(now: int) -> str:
 class _Attempt:
     """One that runs. `used`: what it reported, or what the run that it called has taken."""
 
-    __slots__ = ("calls", "complaint", "instance", "number", "step", "told", "usage", "used")
+    __slots__ = ("calls", "complaint", "fresh", "instance", "number", "step", "told", "usage", "used")
 
     def __init__(self, step: Step, instance: str, number: int) -> None:
         self.step, self.instance, self.number = step, instance, number
@@ -75,6 +76,7 @@ class _Attempt:
         self.used = Spent()
         self.complaint: str | None = None
         self.told = False
+        self.fresh = False  # nothing of it can be in the record yet
 
     @property
     def counted(self) -> bool:
@@ -89,6 +91,11 @@ class _Attempt:
             if limit is not None and getattr(self.used, kind) > limit:
                 return kind
         return None
+
+    @property
+    def words(self) -> str | None:
+        kind = self.over
+        return in_words(kind, getattr(self.step.budget, kind), getattr(self.used, kind), False) if kind else None
 
 
 class Meter:
@@ -106,10 +113,12 @@ class Meter:
         called: bool = False,
         day: Callable[[int], str] = local_day,
     ) -> None:
-        self._job, self._run_id, self._reader, self._day = job, run.id, reader, day
+        self._job, self._run_id, self._reader, self._day_of = job, run.id, reader, day
+        self._minute, self._day_then = -1, ""
         self._usage_path, self._calls_path = usage_path, calls_path
         self._money = called or _limits_money(job.budget) or _limits_money(job.daily)
-        self._any = self._money or job.budget != Budget() or job.daily != Budget()
+        self._limits = [*_limits_of(job.budget, today=False), *_limits_of(job.daily, today=True)]
+        self._daily = job.daily != Budget()
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._limited = 0  # of them, those whose own budget needs looks
         self._calling = 0  # of them, those that call a run
@@ -139,6 +148,7 @@ class Meter:
     def begin(self, instance: str, attempt: int, now: int) -> None:
         """An attempt is about to run for the first time; it is one of the steps that are counted."""
         made = self.adopt(instance, attempt)
+        made.fresh = True
         if made.counted:
             self._add(Spent(steps=1), now)
 
@@ -188,13 +198,13 @@ class Meter:
         self._calling -= bool(known.step.job)
         if known.counted and (cpu_ms or output_bytes):
             self._add(Spent(cpu=cpu_ms or 0, output=output_bytes or 0), now)
-        return Last(known.complaint, known.over)
+        return Last(known.complaint, known.over, known.words)
 
     # --- what comes of it
 
     def changes(self) -> list[Change]:
         """What is to be committed since this was last asked. Ask after the changes of the turn, and commit it."""
-        if not (self._usage or self._spending or self._calls):
+        if not self.has_changes:
             return []
         made: list[Change] = []
         for (instance, attempt, model, day), use in self._usage.items():
@@ -207,13 +217,23 @@ class Meter:
         return made
 
     @property
+    def spent(self) -> Spent:
+        """What the run's own attempts have taken."""
+        return self._own
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether `changes` has anything to say."""
+        return bool(self._usage or self._spending or self._calls)
+
+    @property
     def interval(self) -> int | None:
         """How many ms may pass between two looks; None: nothing has to be looked at."""
         if not self._attempts:
             return None
         if self._money or self._limited:
             return _MONEY
-        return _OTHER if self._job.daily != Budget() or (self._calling and self._any) else None
+        return _OTHER if self._daily or (self._calling and self._limits) else None
 
     @property
     def steps_of_children(self) -> int:
@@ -226,29 +246,24 @@ class Meter:
 
         The run's own `budget.steps` is the plan's.
         """
-        for kind, limit, taken, today in self._lines():
-            if taken >= limit and (today or kind != "steps"):
-                return _words(kind, limit, taken, today)
+        for line in self._limits:
+            taken = self._taken(line)
+            if taken >= line.limit and (line.today or line.kind != "steps"):
+                return in_words(line.kind, line.limit, taken, line.today)
         return None
 
     @property
     def over(self) -> str | None:
         """The first that is exceeded. That one attempt too many has begun is a reason to end a called run only."""
-        for kind, limit, taken, today in self._lines():
-            if taken > limit and (kind != "steps" or self._calling):
-                return _words(kind, limit, taken, today)
+        for line in self._limits:
+            taken = self._taken(line)
+            if taken > line.limit and (line.kind != "steps" or self._calling):
+                return in_words(line.kind, line.limit, taken, line.today)
         return None
 
-    def _lines(self) -> Iterator[tuple[str, int, int, bool]]:
-        """Kind, limit, what was taken of it, whether it is the day's."""
-        if self._any:
-            own = self._own.plus(self._called)
-            today = self._own_today.plus(self._others)
-            for budget, taken, of_day in ((self._job.budget, own, False), (self._job.daily, today, True)):
-                for kind in Spent._fields:
-                    limit = getattr(budget, kind)
-                    if limit is not None:
-                        yield kind, limit, getattr(taken, kind), of_day
+    def _taken(self, line: _Limit) -> int:
+        own, others = (self._own_today, self._others) if line.today else (self._own, self._called)
+        return own[line.place] + others[line.place]
 
     # --- reading
 
@@ -263,7 +278,9 @@ class Meter:
             path = self._usage_path(attempt.instance, attempt.number)
             if not _has_something(path):
                 return
-            seen, attempt.used = spent.of_attempt(self._reader, self._run_id, attempt.instance, attempt.number)
+            seen = 0
+            if not attempt.fresh:
+                seen, attempt.used = spent.of_attempt(self._reader, self._run_id, attempt.instance, attempt.number)
             attempt.usage = UsageReader(path, seen)
         if final:
             self._read_to_the_end(attempt, attempt.usage, now)
@@ -307,13 +324,19 @@ class Meter:
 
     # --- adding
 
+    def _day(self, now: int) -> str:
+        minute = now // 60_000  # no zone changes its day in the middle of one
+        if minute != self._minute:
+            self._minute, self._day_then = minute, self._day_of(now)
+        return self._day_then
+
     def _add(self, took: Spent, now: int) -> None:
         day = self._day(now)
         self._spending[day] = self._spending.get(day, Spent()).plus(took)
         self._own, self._own_today = self._own.plus(took), self._own_today.plus(took)
 
     def _follow_day(self, now: int) -> None:
-        if self._job.daily == Budget():
+        if not self._daily:
             return
         day = self._day(now)
         if day != self._today:
@@ -323,9 +346,23 @@ class Meter:
             self._ask_for_others(now)
 
     def _ask_for_others(self, now: int) -> None:
-        if self._job.daily != Budget():
+        if self._daily:
             self._others_at = now
             self._others = spent.of_others(self._reader, self._job.name, self._today, self._run_id)
+
+
+class _Limit(NamedTuple):
+    """A limit of the run or of the day; `place`: of its kind among those of `Spent`."""
+
+    kind: str
+    place: int
+    limit: int
+    today: bool
+
+
+def _limits_of(budget: Budget, *, today: bool) -> list[_Limit]:
+    limits = ((kind, place, getattr(budget, kind)) for place, kind in enumerate(Spent._fields))
+    return [_Limit(kind, place, limit, today) for kind, place, limit in limits if limit is not None]
 
 
 def _limits_money(budget: Budget) -> bool:
@@ -347,10 +384,15 @@ def _has_something(path: str) -> bool:
     return info.st_size > 0 or not stat.S_ISREG(info.st_mode)
 
 
-def _words(kind: str, limit: int, taken: int, today: bool) -> str:
+def in_words(kind: str, limit: int, taken: int, today: bool = False) -> str:
+    """`tokens: 21,430 of 20,000`: what was taken of a budget."""
     name = f"{kind} today" if today else kind
     if kind == "cost":
         return f"{name}: {cost_text(taken)} of {cost_text(limit)}"
     if kind == "cpu":
-        return f"{name}: {taken / 1000:,.1f} s of {limit / 1000:,.1f} s"
+        return f"{name}: {_seconds(taken)} of {_seconds(limit)} s"
     return f"{name}: {taken:,} of {limit:,}" + (" bytes" if kind == "output" else "")
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:,.3f}".rstrip("0").rstrip(".")

@@ -34,7 +34,7 @@ _EPOCH = 1_735_689_600_000  # 2025-01-01: 40 bits of milliseconds from there las
 class Request(NamedTuple):
     """What somebody wants to run. `file` is absolute; times in ms since the epoch.
 
-    `scratch_of`: the run whose scratch files it begins with.
+    `scratch_of`: the run whose scratch files it begins with. `caller`: the run of which it is a step, and which.
     """
 
     snapshot: Snapshot
@@ -45,6 +45,7 @@ class Request(NamedTuple):
     parent: str | None = None
     taken_over: tuple[StepSettled, ...] = ()
     scratch_of: str | None = None
+    caller: tuple[str, str] | None = None
 
 
 class Frozen(NamedTuple):
@@ -134,6 +135,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
                 by=str(owner["user"]),
                 steps_total=len(request.snapshot.job.steps),
                 parent=request.parent,
+                caller=request.caller,
             ),
             request.snapshot,
             request.taken_over,

@@ -19,14 +19,20 @@ class Failure(NamedTuple):
 _WHOLE_RUN: dict[Outcome, tuple[Reason, str]] = {
     "cancelled": ("cancel", "cancelled"),
     "timed_out": ("deadline", "the deadline was reached"),
-    "over_budget": ("budget", "the step budget was used up"),
 }
 
 
-def failure_of(reader: Reader, run_id: str, job: Job, first_failure: str | None, outcome: Outcome) -> Failure:
-    """What the record keeps of a run's end, from its first failing step or from what ended it as a whole."""
+def failure_of(
+    reader: Reader, run_id: str, job: Job, first_failure: str | None, outcome: Outcome, spent: str | None
+) -> Failure:
+    """What the record keeps of a run's end, from its first failing step or from what ended it as a whole.
+
+    `spent`: which budget is used up, as in `tokens: 21,430 of 20,000`.
+    """
     if outcome == "succeeded":
         return Failure()
+    if outcome == "over_budget":
+        return Failure("budget", f"over its budget of {spent}")
     if outcome in _WHOLE_RUN:
         return Failure(*_WHOLE_RUN[outcome])
     row = reader.step_row(run_id, first_failure) if first_failure else None

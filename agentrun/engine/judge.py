@@ -7,7 +7,7 @@ a step is succeeded only if its process ended with 0, nobody ended it, and its o
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ..model import JSON, Outcome, Reason, Step
@@ -18,11 +18,19 @@ from ..store.folders import RunFolder
 from .history import Ended
 
 # What an attempt's end means when we ended it ourselves, by the cause that the order gave.
-_ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
+ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
     "timeout": ("timed_out", "timeout", ("timeout",)),
     "cancel": ("cancelled", "cancel", ()),
     "deadline": ("timed_out", "deadline", ()),
     "budget": ("over_budget", "budget", ()),
+    "fail_fast": ("cancelled", "fail_fast", ()),
+    "memory": ("over_budget", "oom", ("oom",)),
+    "cpu": ("over_budget", "cpu", ("budget",)),
+    "processes": ("over_budget", "processes", ("budget",)),
+    "output": ("over_budget", "output", ("budget",)),
+    "tokens": ("over_budget", "tokens", ("budget",)),
+    "cost": ("over_budget", "cost", ("budget",)),
+    "usage": ("failed", "usage", ("usage",)),
     "shutdown": ("interrupted", "shutdown", ()),
     "lost": ("interrupted", "interrupted", ()),
 }
@@ -39,6 +47,11 @@ class Verdict(NamedTuple):
     outputs: str | None
 
 
+def is_failure(outcome: Outcome | None) -> bool:
+    """Whether a step that ended so has failed, for whatever reason."""
+    return outcome in ("failed", "timed_out", "over_budget")
+
+
 def is_stop(result: Result) -> bool:
     """Whether it ended as what is told to stop ends, and not by us: SIGTERM, SIGINT, SIGHUP, or a shell's 128+n."""
     if result.ended_by is not None:
@@ -46,41 +59,58 @@ def is_stop(result: Result) -> bool:
     return result.signal in _STOPS or (result.exit_code or 0) - 128 in _STOPS
 
 
-def judge(step: Step, result: Result, folder: RunFolder, *, stopping: bool = False) -> Verdict:
+def judge(
+    step: Step, result: Result, folder: RunFolder, *, stopping: bool = False, complaint: str | None = None
+) -> Verdict:
     """What the end of an attempt means. Reads the files that the attempt left; changes nothing.
 
-    `stopping`: we were told to stop as well, so whoever stopped it stops the machine, or the whole of us.
+    `complaint`: what it said that it used cannot be counted, and why: it fails, however it ended by itself. `stopping`: we were told to stop as well, so whoever stopped it stops the machine, or the whole of us.
     """
     if stopping and is_stop(result):
-        return _verdict(step, result, "interrupted", "shutdown", (), "ended with everything else by a shutdown")
+        return verdict(step, result, "interrupted", "shutdown", (), "ended with everything else by a shutdown")
     if result.ended_by is not None:
-        outcome, reason, causes = _ENDED_BY[result.ended_by]
-        return _verdict(step, result, outcome, reason, causes, _ended_error(step, result))
+        outcome, reason, causes = ENDED_BY[result.ended_by]
+        words = complaint if reason == "usage" and complaint else _ended_error(step, result)
+        return verdict(step, result, outcome, reason, causes, words)
     if result.spawn_error is not None:
-        return _verdict(step, result, "failed", "spawn", ("spawn",), result.spawn_error)
+        return verdict(step, result, "failed", "spawn", ("spawn",), result.spawn_error)
+    if complaint is not None:
+        return verdict(step, result, "failed", "usage", ("usage",), complaint)
+    if result.oom and result.exit_code != 0:
+        return _out_of_memory(step, result)
     if result.signal is not None:
         name = signal_name(result.signal)
-        return _verdict(step, result, "failed", "signal", ("signal", name), f"ended by {name}")
+        return verdict(step, result, "failed", "signal", ("signal", name), f"ended by {name}")
     retry_after = None
     try:
-        given = outputs.read(folder.output(step.id, result.attempt))
+        given = outputs.read(folder.output(result.instance, result.attempt))
         retry_after = given.retry_after
         if result.exit_code == 0:
             values = outputs.check(given.values, step.outputs)
-            return _verdict(step, result, "succeeded", None, (), None, outputs=dumps(values) if values else None)
+            return verdict(step, result, "succeeded", None, (), None, outputs=dumps(values) if values else None)
     except outputs.OutputsError as error:
         if result.exit_code == 0:
-            return _verdict(step, result, "failed", "outputs", ("outputs",), error.message)
+            return verdict(step, result, "failed", "outputs", ("outputs",), error.message)
     status = str(result.exit_code)
     error_text = f"exit status {result.exit_code}"
-    raised = outputs.read_exception(folder.exception(step.id, result.attempt)) if step.python else None
+    raised = outputs.read_exception(folder.exception(result.instance, result.attempt)) if step.python else None
     if raised is None:
-        return _verdict(step, result, "failed", "exit", (status,), error_text, retry_after=retry_after)
+        return verdict(step, result, "failed", "exit", (status,), error_text, retry_after=retry_after)
     exception = {"type": raised.type, "message": raised.message, "traceback": raised.traceback}
     error_text = f"{raised.type}: {raised.message}" if raised.message else raised.type
-    return _verdict(
+    return verdict(
         step, result, "failed", "exit", (status, *raised.mro), error_text, retry_after=retry_after, exception=exception
     )
+
+
+def _out_of_memory(step: Step, result: Result) -> Verdict:
+    """The kernel killed it, or some process of it, for want of memory: its own budget's, or the machine's."""
+    if step.budget.memory is not None:
+        return verdict(step, result, "over_budget", "oom", ("oom",), _over(step, "memory"))
+    error = "the machine ran out of memory, and the kernel killed "
+    if result.signal is None:
+        return verdict(step, result, "failed", "exit", ("oom", str(result.exit_code)), error + "a process of it")
+    return verdict(step, result, "failed", "signal", ("oom", "signal", signal_name(result.signal)), error + "it")
 
 
 def interrupted(step_id: str, attempt: int, at: int) -> Verdict:
@@ -121,7 +151,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _verdict(
+def verdict(
     step: Step,
     result: Result,
     outcome: Outcome,
@@ -132,30 +162,33 @@ def _verdict(
     outputs: str | None = None,
     retry_after: int | None = None,
     exception: JSON = None,
+    exit_code: int | None = None,
 ) -> Verdict:
+    """An attempt's end that is known to mean this. `exit_code`: another than its process ended with."""
+    code = result.exit_code if exit_code is None else exit_code
     requested = reason == "shutdown"
     number = None if result.signal is None else signal_name(result.signal)
     fact = Ended(
-        step.id,
+        result.instance,
         result.attempt,
         outcome,
         result.ended_at,
         causes=causes,
         requested=requested,
         retry_after=retry_after,
-        exit_code=result.exit_code,
+        exit_code=code,
         signal=number,
         reason=reason,
         message=error,
     )
     change = AttemptEnded(
-        step.id,
+        result.instance,
         result.attempt,
         outcome,
         result.ended_at,
         reason=reason,
         requested=requested,
-        exit_code=result.exit_code,
+        exit_code=code,
         signal=result.signal,
         error=error,
         causes=causes,
@@ -173,10 +206,26 @@ def _ended_error(step: Step, result: Result) -> str:
         from ..spec.values import format_duration
 
         return f"timed out after {format_duration(step.timeout or 0)}"
+    if result.ended_by in ("memory", "cpu", "processes", "output", "tokens", "cost"):
+        return _over(step, result.ended_by)
     words = {
+        "fail_fast": "another instance failed (fail_fast)",
+        "usage": "what it wrote to $AGENTRUN_USAGE cannot be counted",
         "cancel": "cancelled",
         "deadline": "the run's deadline",
         "budget": "the run's budget",
         "lost": "ended because its supervisor was gone",
     }
     return words.get(result.ended_by or "", "ended for a shutdown")
+
+
+def _over(step: Step, kind: str) -> str:
+    """`over its budget of memory: 512MiB`."""
+    from ..spec import values
+
+    limit = getattr(step.budget, kind)
+    formats: Mapping[str, Callable[[int], str]] = {
+        "memory": values.format_size, "output": values.format_size, "cpu": values.format_duration,
+        "cost": values.format_cost, "tokens": values.format_count,
+    }  # fmt: skip
+    return f"over its budget of {kind}" + (f": {formats.get(kind, str)(limit)}" if limit is not None else "")

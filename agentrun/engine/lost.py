@@ -1,15 +1,15 @@
 """A run whose folder is gone cannot go on: nobody can hold it, and its environment and results are lost.
 
-Only its record can be brought to an end. The epoch is raised first, under its guard: a supervisor that should
-still live writes nothing from then on. Then what is left of its processes is ended, and what was running counts
-as interrupted, since nobody can know how it ended.
+Only its record can be brought to an end; so can that of a child run whose parent has ended (`end_record`). The epoch
+is raised first, under its guard: a supervisor that should still live writes nothing from then on. Then what is left
+of its processes is ended, and what was running counts as interrupted, since nobody can know how it ended.
 """
 
 from __future__ import annotations
 
 import os
 
-from ..model import Outcome
+from ..model import Outcome, split_instance
 from ..step import tree
 from ..store.changes import AttemptEnded, Change, RunFinished, StepSettled
 from ..store.folders import RunFolder
@@ -26,6 +26,11 @@ def is_lost(root: str, run: Run) -> bool:
 
 def cancel(store: Store, run: Run) -> None:
     """End the record of a lost run as cancelled. Raises Overtaken if somebody else has been quicker, Busy."""
+    end_record(store, run, "its folder is gone")
+
+
+def end_record(store: Store, run: Run, why: str) -> None:
+    """End a run that nobody advances as cancelled, in the record alone. Raises Overtaken, Busy."""
     reader = store.reader
     clock = Clock(run.elapsed, run.seen, run.boot_id)
     epoch = store.take(
@@ -38,11 +43,15 @@ def cancel(store: Store, run: Run) -> None:
         for row in reader.attempts(run.id)
         if row.state == "running"
     ]
-    known = {row.instance: row.state for row in reader.step_states(run.id)}
-    for step in reader.job_of(run).steps:
-        state = known.get(step.id, "queued")
-        if state != "finished":
-            outcome: Outcome = "cancelled" if state == "running" else "skipped"
-            changes.append(StepSettled(step.id, step.index, outcome, now, reason="cancel"))
-    changes.append(RunFinished("cancelled", now, reason="cancel", error="its folder is gone", exit_code=1))
+    rows = {row.instance: row for row in reader.step_states(run.id)}
+    job = reader.job_of(run)
+    index = {step.id: step.index for step in job.steps}
+    for name in {*index, *rows}:
+        row = rows.get(name)
+        if row is None or row.state != "finished":
+            outcome: Outcome = "cancelled" if row is not None and row.state == "running" else "skipped"
+            position = index[split_instance(name)[0]]
+            counted = row is None or row.instances is None
+            changes.append(StepSettled(name, position, outcome, now, reason="cancel", counted=counted))
+    changes.append(RunFinished("cancelled", now, reason="cancel", error=why, exit_code=1))
     store.commit(run.id, epoch, clock.stamp(), changes, results_seen=run.results_seen)

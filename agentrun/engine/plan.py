@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from zlib import crc32
 
-from ..model import Job, Outcome, Reason, Retry, Step, When, instance_name
+from ..model import Job, Outcome, Reason, Retry, Step, When, split_instance
 from .facts import CLOSING_LIMIT, RUN_ENDS, Facts, StepFacts
 from .history import (
     Answered,
@@ -378,13 +378,16 @@ def reopen(job: Job, steps: Mapping[str, StepFacts]) -> list[str]:
 
     All handlers, and what neither succeeded, nor was covered, nor was skipped for a reason of its own.
     """
+    instances: dict[str, list[tuple[int, str]]] = {}
+    for name in steps:
+        step_id, number = split_instance(name)
+        if number >= 0:
+            instances.setdefault(step_id, []).append((number, name))
     unmet: list[str] = []
     for step in job.steps:
-        if not _is_unmet(step, steps[step.id]):
-            continue
-        unmet.append(step.id)
-        names = (instance_name(step.id, number) for number in steps[step.id].instances())
-        unmet += [name for name in names if _is_unmet(step, steps[name])]
+        if _is_unmet(step, steps[step.id]):
+            unmet.append(step.id)
+            unmet += [name for _, name in sorted(instances.get(step.id, ())) if _is_unmet(step, steps[name])]
     return unmet
 
 

@@ -14,20 +14,23 @@ import sys
 import time
 
 from ..errors import AgentrunError, Missing
-from ..model import Job, Reason
+from ..model import Job, Reason, Step, instance_name, split_instance
 from ..step import procs, tree
 from ..step.link import Link, ShimGone
 from ..store import locks
 from ..store.changes import Noted
 from ..store.folders import RunFolder
+from ..store.instances import frozen_numbers
 from ..store.read import Reader, Run, StepState
+from ..store.spent import Spent
 from ..store.write import Store
 from .attention import STOPS
+from .budgets import Meter
 from .clock import Clock
 from .create import Frozen, forget
 from .facts import Facts, StepFacts
 from .history import CancelWished, Close, Ended
-from .inputs import Inputs
+from .inputs import Inputs, limits_of
 from .lease import Lease, busy, overtake, this_process
 from .supervisor import Supervisor, Watcher, left_running
 
@@ -102,9 +105,18 @@ def supervise(
         raise _no_environment(run_id)
     facts, in_flight, ended = rebuild(reader, run, job, clock)
     inputs = Inputs(run, job, folder, reader, frozen.env, facts)
+    meter = Meter(
+        job,
+        run,
+        reader,
+        usage_path=folder.usage,
+        calls_path=folder.calls,
+        now=clock.now(),
+        called=run.caller is not None,
+    )
 
     def open_shim(fresh: Link | None = None) -> Link:
-        return _open(fresh, folder, run.epoch, inputs.base, frozen.umask)
+        return _open(fresh, folder, run, job, inputs.base, frozen.umask, meter.spent)
 
     # from here on only the loop may hear that it is to stop (attention.py)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
@@ -129,6 +141,7 @@ def supervise(
         clock=clock,
         facts=facts,
         inputs=inputs,
+        meter=meter,
         link=shim,
         relink=open_shim,
         watcher=watcher,
@@ -136,6 +149,9 @@ def supervise(
     )
     for end in ended:
         facts.apply(end)
+    for name, attempt in in_flight:
+        if attempt:
+            meter.adopt(name, attempt)
     if run.epoch > 1:
         _reconcile(supervisor, shim, in_flight, running if adopted else None)
     if run.resumes > job.max_resumes:
@@ -143,19 +159,26 @@ def supervise(
     return supervisor
 
 
-def _open(fresh: Link | None, folder: RunFolder, epoch: int, env: dict[str, str], umask: int) -> Link:
-    """A shim that holds the run: `fresh`, or a new one. One that cannot hold it says so before anything is begun."""
+def _open(
+    fresh: Link | None, folder: RunFolder, run: Run, job: Job, env: dict[str, str], umask: int, spent: Spent
+) -> Link:
+    """A shim that holds the run: `fresh`, or a new one. One that cannot hold it says so before anything is begun.
+
+    That of a child run starts no other supervisor: the next attempt of the step that the run is does.
+    """
     for _ in range(_MAX_SHIMS):
         link = fresh or Link.spawn()
         fresh = None
         try:
             link.open(
                 folder,
-                epoch=epoch,
+                epoch=run.epoch,
                 env=env,
                 umask=umask,
                 restart=[sys.executable, "-P", "-m", "agentrun", "supervise", folder.run_id],
-                max_restarts=_MAX_RESTARTS,
+                max_restarts=_MAX_RESTARTS if run.caller is None else 0,
+                limits=limits_of(job.budget),
+                spent={"cpu": spent.cpu, "output": spent.output},
             )
             link.hello()
             return link
@@ -204,21 +227,24 @@ def rebuild(
     ended: list[Ended] = []
     for row in reader.step_states(run.id):
         if row.outcome == "succeeded":  # nearly all of them, after a crash late in a long run
-            steps[row.instance] = StepFacts("finished", "succeeded", attempt=row.attempt)
-            continue
-        known = steps[row.instance] = StepFacts(
-            state=row.state,
-            outcome=row.outcome,
-            reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
-            covered=bool(row.covered),
-            attempt=row.attempt,
-            tries=row.tries,
-            interruptions=row.interruptions,
-            due=row.due,
-            asked="go" if row.asked else None,
-        )
-        if row.state == "running":
+            known = steps[row.instance] = StepFacts("finished", "succeeded", attempt=row.attempt)
+        else:
+            known = steps[row.instance] = StepFacts(
+                state=row.state,
+                outcome=row.outcome,
+                reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
+                covered=bool(row.covered),
+                attempt=row.attempt,
+                tries=row.tries,
+                interruptions=row.interruptions,
+                due=row.due,
+                asked="go" if row.asked else None,
+            )
+        if row.instances is not None:
+            _add_instances(reader, run, job.step(row.instance), row, known)
+        if row.state == "running" and known.numbers is None:
             _running(reader, run, job, row, known, in_flight, ended)
+    _open_untils(job, steps, in_flight)
     facts = Facts(
         job,
         seed=run.id,
@@ -236,6 +262,27 @@ def rebuild(
     return facts, in_flight, ended
 
 
+def _add_instances(reader: Reader, run: Run, step: Step, row: StepState, known: StepFacts) -> None:
+    """What a step's own row knows of its instances."""
+    if step.foreach is not None:
+        known.numbers = frozen_numbers(reader.connection, run.id, step.id)
+    elif step.repeat is not None:
+        known.round, known.answered = row.instances or 0, row.answered
+
+
+def _open_untils(job: Job, steps: dict[str, StepFacts], in_flight: list[tuple[str, int]]) -> None:
+    """A loop that runs, and whose last round is done, was asking its `until`."""
+    for step in job.steps:
+        known = steps.get(step.id)
+        if step.repeat is None or known is None or known.state != "running" or known.round <= known.answered:
+            continue
+        name = instance_name(step.id, known.round)
+        last = steps.get(name)
+        if last is not None and last.outcome in ("succeeded", "skipped"):
+            known.running = True
+            in_flight.append((name, 0))
+
+
 def _running(
     reader: Reader,
     run: Run,
@@ -246,7 +293,10 @@ def _running(
     ended: list[Ended],
 ) -> None:
     """A step that the record says is running: its `if`, its attempt, or an end that nothing followed from yet."""
-    if job.step(row.instance).condition is not None and not row.asked:
+    step, number = job.step(split_instance(row.instance)[0]), split_instance(row.instance)[1]
+    if step.repeat is not None and number < 0 and known.round:
+        return  # its rounds run, or its `until` does
+    if step.condition is not None and not row.asked and not (step.repeat is not None and number >= 0):
         known.state, known.running = "queued", True
         in_flight.append((row.instance, 0))
         return

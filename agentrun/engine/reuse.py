@@ -6,15 +6,17 @@ The same answers serve `resume` itself and `resume --plan`, which only shows the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
+from typing import Any
 
-from ..model import Job, PythonCode, Step
+from ..model import Job, PythonCode, Step, split_instance
 from ..spec.decode import load
 from ..store.changes import StepSettled, dumps
 from ..store.read import Reader, Run, StepRow, StepState
 from ..store.snapshots import Snapshot, stem_of
+from ..store.write import Store
 from . import plan
 from .facts import StepFacts
 
@@ -38,26 +40,55 @@ def load_spec(path: str) -> Snapshot:
     return Snapshot(text, job, stem_of(path))
 
 
+def reopen(store: Store, run: Run, *, by: str, now: int) -> None:
+    """Let a finished run that did not succeed go on from what it did not get done. Raises Overtaken."""
+    job = store.reader.job_of(run)
+    handlers = {step.id for step in job.steps if step.is_handler}
+    loops = {step.id for step in job.steps if step.repeat is not None}
+    again = reopened(store.reader, run, job)
+    store.reopen(run.id, again, handlers=handlers, loops=loops, by=by, now=now)
+
+
 def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
-    """The steps that a `resume` of this finished run queues again, of those that have a row."""
+    """The steps and instances that a `resume` of this finished run queues again, of those that have a row."""
     job = job or reader.job_of(run)
     known = _Known({row.instance: _facts(row) for row in reader.step_states(run.id, but_succeeded=True)})
     for step in job.steps:  # what succeeded stays, unless it is a handler
-        if step.is_handler and step.id not in known and (row := reader.step_row(run.id, step.id)):
-            known[step.id] = _facts(row)
+        if step.is_handler:
+            known.update((row.instance, _facts(row)) for row in reader.rows_of(run.id, step.index))
     return plan.reopen(job, known)
+
+
+def other_lists(old: Job, new: Job) -> list[str]:
+    """The steps that have another `foreach` in another file: their lists are to be frozen again."""
+    lists = {step.id: step.foreach for step in old.steps}
+    return [step.id for step in new.steps if step.id in lists and lists[step.id] != step.foreach]
 
 
 def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     """What `resume RUN` would do with each step."""
     rows = {row.instance: row for row in reader.steps(run.id)}
+    done: dict[str, int] = {}  # instances that stay as they are
     again = set(reopened(reader, run, job)) if run.state == "finished" else set()
+    for row in rows.values():
+        if row.number >= 0 and row.state == "finished" and row.instance not in again:
+            name = split_instance(row.instance)[0]
+            done[name] = done.get(name, 0) + 1
     fates: dict[str, Fate] = {}
     for name in TopologicalSorter({step.id: step.needs for step in job.steps}).static_order():
         step = job.step(name)
         own = _fate(step, rows.get(name), name in again)
+        if own.fate == "run" and done.get(name):
+            own = replace(own, why=f"{own.why}; {_instances(step, done[name], rows[name])}")
         fates[name] = _after(step, own, [fates[need] for need in step.needs])
     return [fates[step.id] for step in job.steps]
+
+
+def _instances(step: Step, done: int, row: StepRow) -> str:
+    if step.repeat is not None:
+        return f"{done} of its rounds are done"
+    total = "its" if row.instances is None else row.instances
+    return f"{done} of {total} instances are done"
 
 
 def _after(step: Step, own: Fate, needs: Iterable[Fate]) -> Fate:
@@ -97,16 +128,17 @@ def kept_from(reader: Reader, run: Run, job: Job, first: str) -> list[StepSettle
     after = {first}
     while more := {step.id for step in job.steps if step.id not in after and after.intersection(step.needs)}:
         after |= more
-    rows = {row.instance: row for row in reader.steps(run.id)}
+    rows = reader.steps(run.id)
+    satisfied = {row.instance for row in rows if row.state == "finished" and _satisfies(row)}
     kept = []
-    for step in job.steps:
-        row = rows.get(step.id)
-        if row is None or row.state != "finished" or row.outcome is None or step.id in after or step.is_handler:
+    for row in rows:
+        step = job.step(split_instance(row.instance)[0])
+        if step.id not in satisfied or step.id in after or step.is_handler:
             continue
-        if _satisfies(row):
+        if row.outcome is not None:
             kept.append(
                 StepSettled(
-                    step.id,
+                    row.instance,
                     step.index,
                     row.outcome,
                     row.finished_at or 0,
@@ -115,6 +147,7 @@ def kept_from(reader: Reader, run: Run, job: Job, first: str) -> list[StepSettle
                     outputs=None if row.outputs is None else dumps(row.outputs),
                     exit_code=row.exit_code,
                     error=row.error,
+                    counted=row.instances is None,
                 )
             )
     return kept
@@ -148,23 +181,31 @@ def differences(reader: Reader, run: Run, job: Job) -> list[str]:
     again = set(reopened(reader, run)) if run.state == "finished" else set()
     lines = []
     for row in reader.steps(run.id):
+        name, number = split_instance(row.instance)
         if row.state != "finished" or row.instance in again:
             continue
-        if row.instance not in new:
-            lines.append(f"step {row.instance}, which is finished, is not in the new file")
-        elif row.instance not in old:  # an earlier `--spec` dropped it
-            lines.append(f"step {row.instance}, which is finished, was not in the file before this one")
-        elif changed := _changed_fields(old[row.instance], new[row.instance]):
-            lines.append(f"step {row.instance}, which is finished, has another {', '.join(changed)}")
-    return lines
+        which = f"step {name}, which is finished," if number < 0 else f"step {name}, of which a part is finished,"
+        if name not in new:
+            lines.append(f"{which} is not in the new file")
+        elif name not in old:  # an earlier `--spec` dropped it
+            lines.append(f"{which} was not in the file before this one")
+        elif changed := _changed_fields(old[name], new[name], of_instance=number >= 0):
+            lines.append(f"{which} has another {', '.join(changed)}")
+    return list(dict.fromkeys(lines))
 
 
 _FILE_NAMES = {"args": "with", "condition": "if"}
+_OF_THE_WHOLE: Mapping[str, Any] = {"foreach": None, "max_parallel": None, "fail_fast": False, "repeat": None}
 
 
-def _changed_fields(old: Step, new: Step) -> list[str]:
-    """The keys in which two definitions differ. Where they stand, and what comes before them, is no part of one."""
+def _changed_fields(old: Step, new: Step, *, of_instance: bool) -> list[str]:
+    """The keys in which two definitions differ. Where they stand, and what comes before them, is no part of one.
+
+    Nor are, of an instance, those that say which there are and how many at once.
+    """
     one, other = _placeless(old), _placeless(new)
+    if of_instance:
+        one, other = (replace(step, **_OF_THE_WHOLE) for step in (one, other))
     return [
         _FILE_NAMES.get(name, name) for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name)
     ]

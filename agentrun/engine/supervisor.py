@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 from ..errors import Busy, Overtaken, StoreError
-from ..model import Job, Outcome
+from ..model import Job, Outcome, split_instance
 from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
@@ -31,14 +31,15 @@ from ..store.changes import Change, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.read import Run
 from ..store.write import Store
-from . import judge, plan
+from . import children, judge, plan
 from .attention import Attention
+from .budgets import Meter, in_words
 from .clock import Clock
 from .create import forget
 from .ending import failure_of
 from .facts import Facts
-from .history import CancelWished, Close, StopWished
-from .inputs import Inputs
+from .history import BudgetSpent, CancelWished, Cause, Close, StopWished
+from .inputs import CHILD_GRACE, Inputs
 from .turn import Turn
 
 _SWEEP_PATIENCE = 60_000  # ms beyond the longest grace that what steps left behind may take to go
@@ -73,6 +74,7 @@ class Supervisor:
         clock: Clock,
         facts: Facts,
         inputs: Inputs,
+        meter: Meter,
         link: Link,
         relink: Callable[[], Link],
         watcher: Watcher,
@@ -82,8 +84,9 @@ class Supervisor:
         self.stopped_by: signal.Signals | None = None
         self._store, self._reader, self._folder, self._clock = store, store.reader, folder, clock
         self._link, self._relink = link, relink
-        self._watcher, self._inputs = watcher, inputs
-        self._turn = Turn(job, facts, inputs, folder, clock.boot_id, interrupted)
+        self._watcher, self._inputs, self._meter = watcher, inputs, meter
+        self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted)
+        self._over: str | None = None  # the budget of the run that the shim says is exceeded, in words
         self._results = ResultsReader(folder.results, run.results_seen)
         self._suspects: list[tuple[int, Result]] = []
         self._suspect_from = 0  # where in the results file the first of them may stand
@@ -120,20 +123,54 @@ class Supervisor:
         """One turn: all that follows from what is known, committed at once, and then ordered."""
         turn = self._turn
         now = max(self._clock.now(), self.facts.clock)  # the shim reads its own clock: nothing comes before its cause
+        self._mind_budgets(now)
         while decisions := plan.decide(self.job, self.facts, now):
             for decision in decisions:
                 turn.decided(decision, now)
-        if turn.changes:
+        if turn.changes or self._meter.has_changes:
             self._commit()
         for order in turn.orders:
             self._link.start(order.order)
         for end in turn.ends:
-            self._link.end(end.step, end.attempt, end.cause, self.job.step(end.step).grace)
-        turn.orders, turn.ends = [], []
+            self._end(end.step, end.attempt, end.cause)
+        if turn.insist:
+            self._insist()
+        turn.orders, turn.ends, turn.insist = [], [], False
+
+    def _mind_budgets(self, now: int) -> None:
+        """What has been used since the last look, and whether that ends an attempt or the run."""
+        meter = self._meter
+        for over in meter.look(now):
+            self._link.end(over.instance, over.attempt, over.cause, self._grace(over.instance))
+        self.facts.started_below = meter.steps_of_children
+        over_run = self._over or meter.over
+        if over_run or meter.used_up:
+            self.facts.apply(BudgetSpent(over_run is not None, now))
+
+    def _end(self, name: str, attempt: int, cause: Cause) -> None:
+        """End an attempt; a child run is cancelled as a run is, so that its own `always` steps run."""
+        told = False
+        if self._is_child(name, attempt) and children.is_cancel(cause):
+            told = children.cancel(self._store, self.run.id, name, self._clock.now())
+        if not told:
+            self._link.end(name, attempt, cause, self._grace(name))
+
+    def _is_child(self, name: str, attempt: int) -> bool:
+        return attempt > 0 and self.job.step(split_instance(name)[0]).job is not None
+
+    def _insist(self) -> None:
+        """The handlers of this run have to end, and so have those of the child runs that are being cancelled."""
+        for name, attempt in self.facts.running():
+            if self._is_child(name, attempt):
+                children.cancel(self._store, self.run.id, name, self._clock.now())
+
+    def _grace(self, name: str) -> int:
+        step = self.job.step(split_instance(name)[0])
+        return step.grace + (CHILD_GRACE if step.job is not None else 0)
 
     def _commit(self) -> None:
         turn = self._turn
-        changes, turn.changes = turn.changes, []
+        changes, turn.changes = [*turn.changes, *self._meter.changes()], []
         self._store.commit(
             self.run.id,
             self.run.epoch,
@@ -145,6 +182,7 @@ class Supervisor:
         )
         turn.started = 0
         self._inputs.fresh.clear()
+        self._inputs.fresh_items.clear()
         self._watcher.changed(changes, self._clock.now())
 
     # --- what has happened ---
@@ -159,13 +197,13 @@ class Supervisor:
         self._release_suspects(everything=not adopted)
         now = self._clock.now()
         suspected = {(result.instance, result.attempt) for _, result in self._suspects}
-        for step_id, attempt in in_flight:
-            if not self.facts.steps[step_id].running or (step_id, attempt) in running | suspected:
+        for name, attempt in in_flight:
+            if not self.facts.knows(name, attempt) or (name, attempt) in running | suspected:
                 continue
             if adopted and attempt:
-                self._turn.start_again(step_id, attempt, now)
+                self._turn.start_again(name, attempt, now)
             else:
-                self._turn.lost(step_id, attempt, now)
+                self._turn.lost(name, attempt, now)
 
     def give_up(self, why: str) -> None:
         """End the run as failed: nothing of it starts any more, and what it still runs is ended."""
@@ -190,6 +228,9 @@ class Supervisor:
     def _hear(self) -> None:
         for message in self._link.receive():
             self._swept |= message["is"] == "swept"
+            if message["is"] == "over":
+                what = message["what"]
+                self._over = in_words(what, getattr(self.job.budget, what) or 0, message["spent"])
             if message["is"] == "refusing":
                 self._refused = (self._clock.now(), message["why"]) if message["why"] else None
 
@@ -236,8 +277,8 @@ class Supervisor:
                 self._turn.changes.append(Noted("stop_requested", now, detail={"by": number.name}))
                 self._watcher.say(f"{number.name}: ending the steps; the run can be resumed")
             else:  # somebody is in a hurry
-                for step_id, attempt in self.facts.running():
-                    self._link.end(step_id, attempt, "shutdown", 0)
+                for name, attempt in self.facts.running():
+                    self._link.end(name, attempt, "shutdown", 0)
 
     def _replace_shim(self) -> None:
         """The shim is dead: clear what it left, count what it held as interrupted, and start another."""
@@ -253,6 +294,7 @@ class Supervisor:
 
     def _finish(self, outcome: Outcome) -> Literal["finished"]:
         self._sweep()
+        children.close_open(self._store, self.run.id)
         given_up = self._turn.given_up
         if given_up and self._turn.left_undone:
             end = RunFinished("failed", self._clock.now(), reason="interrupted", error=given_up, exit_code=1)
@@ -260,7 +302,7 @@ class Supervisor:
             if given_up:  # nothing was left to give up: it ends as it would have
                 closing = self._closed_before
                 outcome = closing.outcome if closing else "failed" if self.facts.first_failure else "succeeded"
-            why = failure_of(self._reader, self.run.id, self.job, self.facts.first_failure, outcome)
+            why = failure_of(self._reader, self.run.id, self.job, self.facts.first_failure, outcome, self._spent())
             end = RunFinished(outcome, self._clock.now(), reason=why.reason, error=why.error, exit_code=why.status)
         self._turn.changes.append(end)
         self._commit()
@@ -268,6 +310,13 @@ class Supervisor:
             forget(self._folder)
         self._link.goodbye()
         return "finished"
+
+    def _spent(self) -> str | None:
+        """The budget of the run that is used up, in words."""
+        if spent := self._over or self._meter.over or self._meter.used_up:
+            return spent
+        limit = self.job.budget.steps
+        return None if limit is None else in_words("steps", limit, self.facts.started + self.facts.started_below)
 
     def _stop(self) -> Literal["stopped"]:
         self._sweep()
@@ -282,7 +331,7 @@ class Supervisor:
         self._swept = False
         try:
             self._link.sweep()
-            until = self._clock.now() + _SWEEP_PATIENCE + max(step.grace for step in self.job.steps)
+            until = self._clock.now() + _SWEEP_PATIENCE + max(self._grace(step.id) for step in self.job.steps)
             while not self._swept and self._clock.now() < until:
                 self._wait(until)
                 self._attention.signals()  # it is ending already
@@ -294,8 +343,8 @@ class Supervisor:
     def _abandon(self) -> None:
         """The run cannot go on here: end all that runs, so that nothing happens that the record does not know of."""
         try:
-            for step_id, attempt in self.facts.running():
-                self._link.end(step_id, attempt, "shutdown", self.job.step(step_id).grace)
+            for name, attempt in self.facts.running():
+                self._link.end(name, attempt, "shutdown", self._grace(name))
             refused, self._refused = self._refused, None
             self._suspects.clear()
             self._sweep()
@@ -316,6 +365,8 @@ class Supervisor:
         due = [until, *(time for time, _ in self._suspects[:1])]
         if self._refused:
             due.append(self._refused[0] + int(self._store.database.patience * 1000) + 1)
+        if self._meter.interval is not None:
+            due.append(self._clock.now() + self._meter.interval)
         times = [time for time in due if time is not None]
         timeout = max(min(times) - self._clock.now(), 0) if times else None
         interval = self._watcher.interval
@@ -329,8 +380,11 @@ class Supervisor:
 
 def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
     """The ended attempts whose background processes may outlive the run."""
+    lasting = {step.id for step in job.steps if step.leave_running}
+    if not lasting:
+        return set()
     return {
-        (step.id, facts.steps[step.id].attempt)
-        for step in job.steps
-        if step.leave_running and facts.steps[step.id].state == "finished"
+        (name, known.attempt)
+        for name, known in facts.steps.items()
+        if known.state == "finished" and split_instance(name)[0] in lasting
     }

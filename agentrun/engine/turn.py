@@ -6,7 +6,7 @@ keeps the facts, too: whatever is taken in here is applied to them at once, so t
 
 from __future__ import annotations
 
-from ..model import Job, Outcome, Reason
+from ..model import Job, Outcome, Reason, Step, instance_name, split_instance
 from ..step.results import Result
 from ..store.changes import (
     AttemptStarted,
@@ -17,14 +17,18 @@ from ..store.changes import (
     StepAsked,
     StepParked,
     StepSettled,
+    dumps,
 )
 from ..store.folders import RunFolder
-from . import judge
-from .facts import Facts, must_ask
-from .history import Answered, Ask, Close, Complete, Decision, End, Park, Settle, Start
+from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
+from ..store.read import Reader
+from . import children, judge
+from .budgets import Meter
+from .facts import Facts
+from .history import Answered, Ask, Close, Complete, Decision, End, Park, Settle, Start, Unfold, Unfolded
 from .inputs import Inputs, InputsError, Prepared
 
-# An `if` that takes its shim with it is not asked for ever: as often as a step is run again.
+# A condition that takes its shim with it is not asked for ever: as often as a step is run again.
 _MAX_ASKED = 3
 
 
@@ -32,11 +36,20 @@ class Turn:
     """`changes`, `orders`, `ends` and `started` are emptied by whoever commits them and acts on them.
 
     `outcome`: how the run ends, once that is decided. `given_up`: why the run is ended as failed although the
-    plan sees it as cancelled (`max_resumes`); `left_undone`: some step was ended or skipped by that.
+    plan sees it as cancelled (`max_resumes`); `left_undone`: some step was ended or skipped by that. `insist`: the
+    handlers are ended, too.
     """
 
     def __init__(
-        self, job: Job, facts: Facts, inputs: Inputs, folder: RunFolder, boot_id: str, interrupted: set[str]
+        self,
+        job: Job,
+        facts: Facts,
+        inputs: Inputs,
+        meter: Meter,
+        reader: Reader,
+        folder: RunFolder,
+        boot_id: str,
+        interrupted: set[str],
     ) -> None:
         self.changes: list[Change] = []
         self.orders: list[Prepared] = []
@@ -44,11 +57,12 @@ class Turn:
         self.started = 0
         self.outcome: Outcome | None = None
         self.given_up: str | None = None
-        self.left_undone = False
+        self.left_undone = self.insist = False
         self._job, self._facts, self._inputs, self._folder, self._boot_id = job, facts, inputs, folder, boot_id
-        self._interrupted = interrupted  # steps of which an attempt was
-        self._asked: dict[str, int] = {}  # how often an `if` was lost
-        self._verdicts: dict[str, judge.Verdict | int] = {}
+        self._meter, self._reader = meter, reader
+        self._interrupted = interrupted  # steps and instances of which an attempt was
+        self._asked: dict[str, int] = {}  # how often a condition was lost
+        self._verdicts: dict[str, judge.Verdict | int | str] = {}  # by the name of who is settled: what it is told of
 
     # --- what was decided ---
 
@@ -56,45 +70,71 @@ class Turn:
         """Take in one decision of the plan."""
         self._facts.apply(decision)
         match decision:
-            case Ask(step):
-                self._ask(step, now)
-            case Start(step, attempt):
-                self._start(step, attempt, now)
-            case Park(step, until):
-                known = self._facts.steps[step]
-                self.changes.append(StepParked(step, until, known.tries, known.interruptions, now))
+            case Unfold(step):
+                self._unfold(self._job.step(step), now)
+            case Ask(name):
+                self._ask(name, now)
+            case Start(name, attempt):
+                self._start(name, attempt, now)
+            case Park(name, until):
+                known = self._facts.steps[name]
+                self.changes.append(StepParked(name, until, known.tries, known.interruptions, now))
             case Settle():
                 self._settle(decision, now)
             case End():
                 self.ends.append(decision)
-            case Close(outcome, reason, at):
+            case Close(outcome, reason, at, final):
+                self.insist |= final is not None
                 self.changes.append(RunClosing(outcome, reason, at))
             case Complete(outcome):
                 self.outcome = outcome
 
-    def _ask(self, step_id: str, now: int) -> None:
-        step = self._job.step(step_id)
-        self.changes.append(StepAsked(step_id, step.index, now))
-        try:
-            self.orders.append(self._inputs.prepare(step, 0, step_id in self._interrupted))
-        except InputsError as error:
-            self.changes.append(Noted("condition_failed", now, instance=step_id, detail={"error": str(error)}))
-            self.answered(step_id, 127, now)
+    def _unfold(self, step: Step, now: int) -> None:
+        """Freeze the list of a step, once; after a `resume RUN` it is the same."""
+        items, numbers = None, self._facts.steps[step.id].numbers
+        if numbers is None:
+            try:
+                items = self._inputs.unfold(step)
+            except InputsError as error:
+                self._verdicts[step.id] = str(error)
+                self._facts.apply(Unfolded(step.id, None, now))
+                return
+            numbers = [item.number for item in items]
+            if numbers == list(range(len(items))):
+                numbers = range(len(items))
+        self.changes.append(ListFrozen(step.id, step.index, len(numbers), items, now))
+        self._inputs.freeze(step.id, items)
+        self._facts.apply(Unfolded(step.id, numbers, now))
 
-    def _start(self, step_id: str, attempt: int, now: int) -> None:
-        step, known = self._job.step(step_id), self._facts.steps[step_id]
+    def _ask(self, name: str, now: int) -> None:
+        step, number = self._step_of(name)
+        if step.repeat and number > 0:
+            self.changes.append(UntilAsked(step.id, number, now))
+        else:
+            self.changes.append(StepAsked(name, step.index, now))
+        try:
+            self.orders.append(self._inputs.prepare(step, name, 0, name in self._interrupted))
+        except InputsError as error:
+            self.changes.append(Noted("condition_failed", now, instance=name, detail={"error": str(error)}))
+            self.answered(name, 127, now)
+
+    def _start(self, name: str, attempt: int, now: int) -> None:
+        step, number = self._step_of(name)
+        known = self._facts.steps[name]
         self.started += not step.is_handler
+        if step.repeat:
+            self.changes.append(RoundBegun(step.id, step.index, number, now))
         failure: judge.Verdict | None = None
         try:
-            prepared = self._inputs.prepare(step, attempt, step_id in self._interrupted)
+            prepared = self._inputs.prepare(step, name, attempt, name in self._interrupted)
         except InputsError as error:
             prepared = Prepared({}, "", "{}")  # no key yet: the first that it begins with stays
-            failure = judge.not_started(step_id, attempt, now, str(error))
+            failure = judge.not_started(name, attempt, now, str(error))
         else:
             self.orders.append(prepared)
         self.changes.append(
             AttemptStarted(
-                step_id,
+                name,
                 step.index,
                 attempt,
                 known.tries,
@@ -107,25 +147,32 @@ class Turn:
         )
         if failure:
             self.ended(failure)
+        else:
+            self._meter.begin(name, attempt, now)
 
-    def start_again(self, step_id: str, attempt: int, now: int) -> None:
+    def start_again(self, name: str, attempt: int, now: int) -> None:
         """Order an attempt that the record knows and no shim ever saw: the same one begins."""
         try:
-            self.orders.append(self._inputs.prepare(self._job.step(step_id), attempt, step_id in self._interrupted))
+            order = self._inputs.prepare(self._step_of(name)[0], name, attempt, name in self._interrupted)
         except InputsError as error:
-            self.ended(judge.not_started(step_id, attempt, now, str(error)))
+            self.ended(judge.not_started(name, attempt, now, str(error)))
+        else:
+            self.orders.append(order)
 
     def _settle(self, settled: Settle, now: int) -> None:
-        step = self._job.step(settled.step)
-        verdict = self._verdicts.pop(settled.step, None)
+        name = settled.step
+        step, number = self._step_of(name)
+        verdict = self._verdicts.pop(name, None)
         outcome, reason = self._as_given_up(settled)
         change = verdict.change if isinstance(verdict, judge.Verdict) else None
-        outputs = verdict.outputs if isinstance(verdict, judge.Verdict) and outcome == "succeeded" else None
+        outputs = None
         if outcome == "succeeded":
-            self._inputs.fresh[step.id] = outputs
+            outputs = verdict.outputs if isinstance(verdict, judge.Verdict) else self._of_last_round(step, number)
+            self._inputs.fresh[name] = outputs
+        own = self._facts.steps[name]
         self.changes.append(
             StepSettled(
-                step.id,
+                name,
                 step.index,
                 outcome,
                 now,
@@ -134,9 +181,17 @@ class Turn:
                 outputs=outputs,
                 exit_code=change.exit_code if change else verdict if isinstance(verdict, int) else None,
                 signal=change.signal if change else None,
-                error=self._error_of(outcome, reason, verdict),
+                error=self._error_of(name, outcome, reason, verdict),
+                counted=own.numbers is None and not own.round,
             )
         )
+
+    def _of_last_round(self, step: Step, number: int) -> str | None:
+        """The outputs that a loop ends with."""
+        if step.repeat is None or number >= 0:
+            return None
+        values = self._inputs.outputs_of(instance_name(step.id, self._facts.steps[step.id].round))
+        return dumps(values) if values else None
 
     def _as_given_up(self, settled: Settle) -> tuple[Outcome, Reason | None]:
         if self.given_up and settled.reason == "cancel":
@@ -144,41 +199,72 @@ class Turn:
             return ("failed", "interrupted") if settled.outcome == "cancelled" else ("skipped", "upstream")
         return settled.outcome, settled.reason
 
-    def _error_of(self, outcome: Outcome, reason: Reason | None, verdict: judge.Verdict | int | None) -> str | None:
-        if reason == "interrupted":
-            return self.given_up or "interrupted three times in a row"
-        if reason == "on_interrupt" and outcome == "failed":
-            return "interrupted, and its on_interrupt is `fail`"
-        if reason == "if_failed":
-            return f"its `if` ended with {verdict}: 0 is yes, 1 is no, anything else a failure"
+    def _error_of(
+        self, name: str, outcome: Outcome, reason: Reason | None, verdict: judge.Verdict | int | str | None
+    ) -> str | None:
+        match reason:
+            case "interrupted":
+                return self.given_up or "interrupted three times in a row"
+            case "on_interrupt" if outcome == "failed":
+                return "interrupted, and its on_interrupt is `fail`"
+            case "if_failed":
+                return f"its `if` ended with {verdict}: 0 is yes, 1 is no, anything else a failure"
+            case "until_failed":
+                return f"its `until` ended with {verdict}: 0 is enough, 1 is again, anything else a failure"
+            case "max":
+                return f"{self._facts.steps[name].round} rounds, and its `until` still says: again"
+            case "instances":
+                return self._which_failed(name)
+        if isinstance(verdict, str):
+            return verdict
         return verdict.change.error if isinstance(verdict, judge.Verdict) else None
+
+    def _which_failed(self, name: str) -> str:
+        """`3 of 100 instances failed: [7], [12], [80]`."""
+        own = self._facts.steps[name]
+        numbers = own.instances()
+        bad = [number for number in numbers if judge.is_failure(self._facts.steps[instance_name(name, number)].outcome)]
+        if own.round:
+            return f"round {own.round} failed"
+        named = ", ".join(f"[{number}]" for number in bad[:5]) + (f" and {len(bad) - 5} more" if bad[5:] else "")
+        return f"{len(bad)} of {len(numbers)} instances failed: {named}"
+
+    def _step_of(self, name: str) -> tuple[Step, int]:
+        step, number = split_instance(name)
+        return self._job.step(step), number
 
     # --- what has ended ---
 
     def take_in(self, result: Result, now: int, *, stopping: bool) -> None:
         """A line of the results file; one that is no news is passed over. `stopping`: so is the machine, maybe."""
-        known = self._facts.steps.get(result.instance)
-        if known is None or not known.running:
+        name, attempt = result.instance, result.attempt
+        if not self._facts.knows(name, attempt):
             return
-        step = self._job.step(result.instance)
-        asked = must_ask(step, known)
         foreign = result.boot_id != self._boot_id
-        if asked and result.attempt == 0:
+        if attempt == 0:
             status = None if foreign or (stopping and judge.is_stop(result)) else judge.answer(result)
-            self.answered(step.id, status, result.ended_at)
-        elif not asked and result.attempt == known.attempt and result.attempt:
-            if foreign:  # what it wrote may not have reached the disk before the power went
-                self.ended(judge.interrupted(step.id, result.attempt, now))
-            else:
-                self.ended(judge.judge(step, result, self._folder, stopping=stopping))
-
-    def lost(self, step_id: str, attempt: int, now: int) -> None:
-        """An attempt (0: an `if`) whose end nobody saw."""
-        if attempt:
-            self.ended(judge.interrupted(step_id, attempt, now))
+            self.answered(name, status, result.ended_at)
             return
-        self._asked[step_id] = self._asked.get(step_id, 0) + 1
-        self.answered(step_id, None if self._asked[step_id] < _MAX_ASKED else 137, now)
+        last = self._meter.ended(name, attempt, result.cpu_ms, result.output_bytes, now)
+        step = self._step_of(name)[0]
+        if foreign:  # what it wrote may not have reached the disk before the power went
+            self.ended(judge.interrupted(name, attempt, now))
+        elif step.job is not None:
+            ending = self._facts.steps[name].ending
+            run_id = self._folder.run_id
+            verdict = children.judge_child(self._reader, run_id, step, result, self._folder, ending, stopping=stopping)
+            self.ended(verdict)
+        else:
+            self.ended(judge.judge(step, result, self._folder, stopping=stopping, complaint=last.complaint))
+
+    def lost(self, name: str, attempt: int, now: int) -> None:
+        """An attempt (0: a condition) whose end nobody saw."""
+        if attempt:
+            self._meter.ended(name, attempt, None, None, now)
+            self.ended(judge.interrupted(name, attempt, now))
+            return
+        self._asked[name] = self._asked.get(name, 0) + 1
+        self.answered(name, None if self._asked[name] < _MAX_ASKED else 137, now)
 
     def ended(self, verdict: judge.Verdict) -> None:
         """An attempt is over."""
@@ -188,8 +274,14 @@ class Turn:
             if verdict.fact.outcome == "interrupted":
                 self._interrupted.add(verdict.fact.step)
 
-    def answered(self, step_id: str, status: int | None, at: int) -> None:
-        """An `if` has answered; None: it has not, and is asked again."""
-        if self._facts.apply(Answered(step_id, status, at)) and status is not None:
-            self._verdicts[step_id] = status
-            self.changes.append(StepAnswered(step_id, status, at))
+    def answered(self, name: str, status: int | None, at: int) -> None:
+        """A condition has answered; None: it has not, and is asked again."""
+        if not self._facts.apply(Answered(name, status, at)) or status is None:
+            return
+        step, number = self._step_of(name)
+        if step.repeat and number > 0:
+            self._verdicts[step.id] = status
+            self.changes.append(UntilAnswered(step.id, number, status, at))
+        else:
+            self._verdicts[name] = status
+            self.changes.append(StepAnswered(name, status, at))

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AgentrunError, JobFileError
 from ..instants import rfc3339
+from ..model import Problem
+from ..spec.values import BILLION
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Event, Reader, Run, StepRow
+from ..store.spent import Account, CallRow, ModelUse, account
 from .status import Standing
 from .steps import complete
 from .times import rfc3339_or_none
 
 if TYPE_CHECKING:
-    from ..model import JSON, Job, Problem
+    from ..model import JSON, Budget, Job
 
 Shape = dict[str, Any]
 
@@ -56,10 +59,23 @@ def run_shape(standing: Standing) -> Shape:
 
 
 def run_with_steps_shape(
-    standing: Standing, rows: Sequence[StepRow], attempts: Mapping[str, Sequence[AttemptRow]], folder: RunFolder
+    standing: Standing,
+    rows: Sequence[StepRow],
+    attempts: Mapping[str, Sequence[AttemptRow]],
+    folder: RunFolder,
+    spent: Account,
 ) -> Shape:
-    """A run and its steps."""
+    """A run and its steps.
+
+    `usage` is what was used, by step and model, those of called runs included (`research/think`); `counted` is false
+    of handlers. `caller` and `caller_step` are the run that called this one, and its step. `enforced_by` says in words
+    what holds the limits of the run.
+    """
     shape = run_shape(standing)
+    shape["usage"] = [use_shape(use) for use in spent.uses]
+    shape["enforced_by"] = spent.enforced_by
+    shape["caller"] = spent.caller
+    shape["caller_step"] = spent.caller_instance
     shape["steps"] = [step_shape(row, attempts.get(row.instance, ()), folder) for row in rows]
     return shape
 
@@ -71,7 +87,8 @@ def print_run(reader: Reader, root: str, run: Run) -> None:
         attempts.setdefault(attempt.instance, []).append(attempt)
     standing = Standing(run, run.interrupted(root), reader.active_steps(run.id))
     rows = complete(reader.steps(run.id), reader.job_of(run))
-    print(dumps(run_with_steps_shape(standing, rows, attempts, RunFolder(root, run.id))))
+    folder = RunFolder(root, run.id)
+    print(dumps(run_with_steps_shape(standing, rows, attempts, folder, account(reader, run.id))))
 
 
 def dumps(value: JSON) -> str:
@@ -120,6 +137,38 @@ def attempt_shape(attempt: AttemptRow) -> Shape:
         "cpu_ms": attempt.cpu_ms,
         "max_rss_kib": attempt.max_rss_kib,
         "output_bytes": attempt.output_bytes,
+    }
+
+
+def use_shape(use: ModelUse) -> Shape:
+    """What a step used of a model; the cost in the currency that it reported. `model` is null where none was named."""
+    return {
+        "step": use.step,
+        "model": use.model or None,
+        "calls": use.calls,
+        "input_tokens": use.input_tokens,
+        "output_tokens": use.output_tokens,
+        "cost": use.cost / BILLION,
+        "counted": use.counted,
+    }
+
+
+def call_shape(run: Run, call: CallRow) -> Shape:
+    """A call that a Python step made. `result` is null if it raised; `error` says what."""
+    return {
+        "schema": "agentrun.call/1",
+        "run": run.id,
+        "job": run.job,
+        "instance": call.instance,
+        "seq": call.seq,
+        "attempt": call.attempt,
+        "function": call.function,
+        "arguments": json.loads(call.arguments),
+        "key": call.key,
+        "result": None if call.result is None else json.loads(call.result),
+        "error": call.error,
+        "started_at": rfc3339(call.started_at),
+        "ms": call.ms,
     }
 
 
@@ -182,6 +231,8 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
         "file": file,
         "deadline_ms": job.deadline,
         "max_parallel": job.max_parallel or os.cpu_count() or 1,
+        "budget": _limits_shape(job.budget),
+        "daily": _limits_shape(job.daily),
         "steps": [
             {
                 "id": step.id,
@@ -194,8 +245,29 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
                 "max_attempts": step.retry.max_attempts,
                 "continue_on_error": step.continue_on_error,
                 "on_interrupt": step.on_interrupt,
+                "job": step.job,
+                "foreach": step.foreach,
+                "max_parallel": step.max_parallel,
+                "fail_fast": step.fail_fast,
+                "repeat": None if step.repeat is None else {
+                    "until": step.repeat.until, "max": step.repeat.max, "interval_ms": step.repeat.interval,
+                },
+                "budget": _limits_shape(step.budget),
                 "line": step.line,
             }
             for step in job.steps
         ],
+    }
+
+
+def _limits_shape(budget: Budget) -> Shape:
+    """The limits of a budget; null where there is none. The cost is a number of whatever currency is reported."""
+    return {
+        "steps": budget.steps,
+        "tokens": budget.tokens,
+        "cost": None if budget.cost is None else budget.cost / BILLION,
+        "cpu_ms": budget.cpu,
+        "memory_bytes": budget.memory,
+        "output_bytes": budget.output,
+        "processes": budget.processes,
     }

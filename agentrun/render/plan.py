@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..spec.values import format_duration
+from ..spec.values import format_cost, format_count, format_duration, format_size
 from . import words
 from .tables import Column, Row, table
 from .terminal import Look, printable
 
 if TYPE_CHECKING:
-    from ..model import Job, Step
+    from ..model import Budget, Job, Step
 
 _COLUMNS = (
     Column("STAGE", right=True),
@@ -57,8 +57,9 @@ def plan_lines(job: Job, stages: dict[str, int], processors: int, look: Look) ->
     bounds = [words.count(len(job.steps), "step"), f"at most {job.max_parallel or processors} at once"]
     if job.deadline is not None:
         bounds.append(f"deadline {format_duration(job.deadline)}")
-    if job.budget.steps is not None:
-        bounds.append(f"budget {words.count(job.budget.steps, 'attempt')}")
+    for name, budget in (("budget", job.budget), ("budget of a day", job.daily)):
+        if limits := _limits(budget):
+            bounds.append(f"{name} {', '.join(limits)}")
     return [f"{look.paint(job.name, 'bold')}: {', '.join(bounds)}", "", *table(_COLUMNS, rows, look)]
 
 
@@ -68,8 +69,36 @@ def _names(needs: Sequence[str]) -> str:
     return ", ".join(needs[:4]) + (f" and {len(needs) - 4} more" if len(needs) > 4 else "")
 
 
+def _limits(budget: Budget) -> list[str]:
+    """`60 attempts`, `20k tokens`, `cost 2.50`, …: what a budget bounds."""
+    shown = (
+        words.count(budget.steps, "attempt") if budget.steps is not None else "",
+        f"{format_count(budget.tokens)} tokens" if budget.tokens is not None else "",
+        f"cost {format_cost(budget.cost)}" if budget.cost is not None else "",
+        f"cpu {format_duration(budget.cpu)}" if budget.cpu is not None else "",
+        f"memory {format_size(budget.memory)}" if budget.memory is not None else "",
+        f"output {format_size(budget.output)}" if budget.output is not None else "",
+        f"{words.count(budget.processes, 'process', 'processes')}" if budget.processes is not None else "",
+    )
+    return [limit for limit in shown if limit]
+
+
+def _instances(step: Step) -> list[str]:
+    """How often a step with `foreach` or `repeat` is executed."""
+    if step.repeat is not None:
+        pause = f", {format_duration(step.repeat.interval)} apart" if step.repeat.interval else ""
+        until = " ".join(step.repeat.until.split())
+        return [f"up to {words.count(step.repeat.max, 'round')}{pause}, until {until}"]
+    if step.foreach is None:
+        return []
+    items = step.foreach if isinstance(step.foreach, str) else words.count(len(step.foreach), "item")
+    notes = [f"for each of {items}" + (f", {step.max_parallel} at once" if step.max_parallel else "")]
+    return [*notes, "the first failure ends the others"] if step.fail_fast else notes
+
+
 def _note(step: Step) -> str:
-    notes = []
+    notes = [f"job {step.job}"] if step.job is not None else []
+    notes += _instances(step)
     if step.when != "on_success":
         notes.append({"on_failure": "only after a failure", "always": "in any case"}[step.when])
     if step.condition is not None:
@@ -80,4 +109,6 @@ def _note(step: Step) -> str:
         notes.append(f"if interrupted: {step.on_interrupt}")
     if step.leave_running:
         notes.append("may leave processes running")
+    if limits := _limits(step.budget):
+        notes.append(f"budget {', '.join(limits)}")
     return printable("; ".join(notes))

@@ -15,8 +15,10 @@ from ..spec.values import format_duration
 from ..step.logs import LogReader
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow
+from ..store.spent import by_model
 from . import times, words
 from .logs import text_of
+from .spent import report_lines
 from .status import command, way_on
 from .terminal import fit, printable
 
@@ -38,6 +40,8 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     became = f"{_what_became(run, job)}: {_counts(run, rows)}"
     lines = [f"agentrun: job {run.job} {became}", f"run {run.id} of {printable(run.file)}"]
     below = _others(rows, failed[1:])
+    if run.outcome == "over_budget" or any(row.outcome == "over_budget" for row in failed):
+        below += report_lines(by_model(reader, run.id), None if job is None else job.budget)
     if failed:
         lines += _first_failure(reader, run, failed[0], job)
     elif run.error and run.outcome == "failed":  # given up: no step says why
@@ -64,6 +68,8 @@ def _what_became(run: Run, job: Job | None) -> str:
     took = times.duration((run.finished_at or 0) - (run.started_at or run.created_at))
     if run.outcome == "timed_out" and job is not None and job.deadline is not None:
         return f"was ended at its deadline of {format_duration(job.deadline)}"
+    if run.outcome == "over_budget" and run.error and run.error.startswith("over its budget"):
+        return f"is {printable(run.error)}, after {took}"
     if run.outcome == "over_budget" and job is not None and job.budget.steps is not None:
         return f"has used up its budget of {words.count(job.budget.steps, 'attempt')} after {took}"
     verb = {"failed": "failed", "cancelled": "was cancelled", "timed_out": "was ended at its deadline"}

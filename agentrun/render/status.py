@@ -128,8 +128,8 @@ def at_work(active: Sequence[tuple[str, str]]) -> str:
     return ", ".join(names)
 
 
-def head(standing: Standing, look: Look, now: int) -> list[str]:
-    """What there is to say of one run, above its steps."""
+def head(standing: Standing, look: Look, now: int, more: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """What there is to say of one run, above its steps; `more`: labels and what stands behind them."""
     run = standing.run
     error = _why(run)
     state = look.paint(standing.word, "bold", *words.style(standing.word))
@@ -156,7 +156,7 @@ def head(standing: Standing, look: Look, now: int) -> list[str]:
         facts.append(("resumed", words.count(run.resumes, "time")))
     if run.closing and run.state == "running":
         facts.append(("ending", f"{run.closing}, since {times.short(run.closing_at, now)}"))
-    return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in facts]
+    return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in (*facts, *more)]
 
 
 def advice(standing: Standing, rows: Sequence[StepRow], now: int) -> list[str]:
@@ -182,7 +182,10 @@ def way_on(run: Run, rows: Sequence[StepRow], *, anywhere: bool = False) -> list
         names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if unseen[3:] else "")
         lines.append(("look first", f"nobody saw how {names} ended: was it done? `resume` runs it again"))
     arguments = [run.id]
-    if run.outcome == "over_budget":
+    if run.outcome == "over_budget" and " today: " in (run.error or ""):
+        way = f"or raise the daily budget in the job file and add --spec {shlex.quote(printable(run.file))}"
+        lines.append(("first", f"wait for tomorrow, {way}"))
+    elif run.outcome == "over_budget":
         lines.append(("first", "raise the budget in the job file: without a larger one nothing more is started"))
         arguments += ["--spec", run.file]
     return [*lines, ("go on", printable(command("resume", *arguments, anywhere=anywhere)))]

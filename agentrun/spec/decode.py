@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import NotFound
-from ..model import Budget, Job, Param, PythonCode, Retry, Step
-from . import document, fields
+from ..model import Budget, Job, Param, PythonCode, Repeat, Retry, Step
+from . import document, fields, instances
 from .document import MAX_TEXT, Scalar
 from .report import INVALID, Report
 from .scope import Scope
@@ -100,32 +100,43 @@ def _check(job: Entry, drafts: Sequence[Draft], report: Report) -> None:
         _check_retry(defaults, base, report)
     for step in drafts:
         _check_program(step.entry, report)
+        instances.check(step.entry, report)
         if "retry" in step.entry:
             _check_retry(step.entry, _retry_values(step.entry, base), report)
     circular = check_circles(drafts, report)
     if "${{" in report.text:
-        scope = Scope(report, list(job.values.get("params", ())), drafts, ordered=not circular)
+        scope = Scope(report, job.values.get("params", {}), drafts, ordered=not circular)
         scope.check(fields.JOB, job, None)
         for step in drafts:
             scope.check(fields.STEP, step.entry, step)
 
 
+_PROGRAMS = ("run", "python", "job")
+
+
 def _check_program(step: Entry, report: Report) -> None:
-    """Exactly one of `run` and `python`, and what belongs to one of them only."""
-    if "python" in step:
-        if "run" in step:
-            report.add(step.keys["python"].mark, "a step has either 'run' or 'python', not both")
-        elif "python" in step.values and _python(step.nodes["python"]) is None:
-            node = step.nodes["python"]
-            report.add(node.mark, "'python' names no function", "as module:function, or Python code")
-    elif "run" not in step:
+    """Exactly one of `run`, `python` and `job`, and what belongs to some of them only."""
+    has = [name for name in _PROGRAMS if name in step]
+    if len(has) > 1:
+        two = f"either '{has[0]}' or '{has[1]}', not both"
+        all_three = "one of 'run', 'python' and 'job', not all"
+        report.add(step.keys[has[1]].mark, f"a step has {two if len(has) == 2 else all_three}")
+        return
+    if not has:
         if not step.unclear:
-            report.add(step.node.mark, "this step does nothing: it has neither 'run' nor 'python'")
-    elif "with" in step:
-        report.add(step.keys["with"].mark, "'with' belongs to 'python'", "a command gets its values through 'env'")
-    elif "interpreter" in step:
-        hint = "a command runs in the job's 'shell'"
-        report.add(step.keys["interpreter"].mark, "'interpreter' belongs to 'python'", hint)
+            report.add(step.node.mark, "this step does nothing: it has none of 'run', 'python' and 'job'")
+        return
+    if "python" in step.values and _python(step.nodes["python"]) is None:
+        report.add(step.nodes["python"].mark, "'python' names no function", "as module:function, or Python code")
+    if "with" in step and has == ["run"]:
+        hint = "a command gets its values through 'env'"
+        report.add(step.keys["with"].mark, "'with' belongs to 'python' and 'job'", hint)
+    if "interpreter" in step and has != ["python"]:
+        instead = "a command runs in the job's 'shell'" if has == ["run"] else None
+        report.add(step.keys["interpreter"].mark, "'interpreter' belongs to 'python'", instead)
+    if "leave_running" in step and has == ["job"]:
+        hint = "the steps of the other file say for themselves what may go on"
+        report.add(step.keys["leave_running"].mark, "'leave_running' belongs to 'run' and 'python'", hint)
 
 
 def _check_retry(entry: Entry, merged: Mapping[str, Any], report: Report) -> None:
@@ -152,7 +163,10 @@ def _job(entry: Entry, drafts: Sequence[Draft], name: str) -> Job:
     if "params" in values:
         values["params"] = {key: _param(param.values) for key, param in values["params"].items()}
     if "budget" in values:
-        values["budget"] = Budget(**values["budget"].values)
+        limits = dict(values["budget"].values)
+        if "daily" in limits:
+            values["daily"] = Budget(**limits.pop("daily").values)
+        values["budget"] = Budget(**limits)
     if "shell" in values:
         values["shell"] = fields.SHELLS.get(values["shell"], values["shell"])
     return Job(**values)
@@ -178,6 +192,10 @@ def _step(step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Map
     values["id"] = step.id
     if "retry" in step.entry:
         values["retry"] = Retry(**_retry_values(step.entry, retry))
+    if "budget" in values:
+        values["budget"] = Budget(**values["budget"].values)
+    if "repeat" in values:
+        values["repeat"] = Repeat(**values["repeat"].values)
     if "python" in values:
         values["python"] = _python(step.entry.nodes["python"])
     else:

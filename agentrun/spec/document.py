@@ -33,6 +33,7 @@ MAX_NODES: Final = 500_000
 
 # What YAML 1.2 (5.1, "printable characters") leaves out.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 FASTEST: Final[Any] = getattr(yaml, "CLoader", yaml.Loader)  # only asked for events: nothing is constructed
 
@@ -131,6 +132,8 @@ class _Reader:
         mark: Mark = event.start_mark
         kind = type(event)
         if kind is ScalarEvent:
+            if event.style == '"' and _SURROGATE.search(event.value):  # the Python parser lets it through
+                self.refuse(event, "half of a character: an escape from \\ud800 to \\udfff stands for nothing alone")
             return Scalar(mark, event.value, event.style or "")
         following = self.next
         if kind is SequenceStartEvent:

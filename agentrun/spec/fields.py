@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..model import JSON
+from .amounts import Cost, Count, Duration, Size
 from .causes import Cause
-from .kinds import AnyValue, Boolean, Choice, Count, Duration, Either, Factor, Integer, ListOf, MapOf, Name, Text
+from .instances import MAX_ROUNDS, Items
+from .kinds import AnyValue, Boolean, Choice, Either, Factor, Integer, ListOf, MapOf, Name, Text
 from .tables import Field, Table
 
 JOB_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -24,7 +26,7 @@ _GIVEN = frozenset(
     "AGENTRUN_" + name
     for name in (
         "RUN_ID", "JOB", "STEP", "ATTEMPT", "IDEMPOTENCY_KEY", "SCHEDULED_TIME", "INTERRUPTED", "OUTPUT", "USAGE",
-        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS",
+        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS", "CALLS", "ITEM", "ROUND",
     )
 )
 
@@ -49,8 +51,10 @@ def _table(
     fields: tuple[Field, ...],
     planned: tuple[str, ...] = (),
     rules: Mapping[str, JSON] | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> Table:
-    return Table(what, title, {field.name: field for field in fields}, frozenset(planned), _owners, rules or {})
+    by_name = {field.name: field for field in fields}
+    return Table(what, title, by_name, frozenset(planned), _owners, rules or {}, absent or {})
 
 
 RETRY = _table(
@@ -68,16 +72,75 @@ RETRY = _table(
         ),
         Field(
             "on", _causes,
-            "What is tried again: exit statuses and ranges of them, timeout, signal, oom, names of signals, and names"
-            " of Python exceptions or of their base classes.",
-            "[timeout, signal, 75, 100-110]", "everything but the exit statuses 126 and 127",
+            "What is tried again: exit statuses and ranges of them, timeout, signal, oom (its budget of memory),"
+            " budget (any other of its budgets), spawn, outputs, usage (what it wrote to AGENTRUN_USAGE cannot be"
+            " counted), names of signals, and names of Python exceptions or of their base classes.",
+            "[timeout, signal, oom, 75, 100-110]", "everything but budget and the exit statuses 126 and 127",
         ),
         Field("never_on", _causes, "What is not tried again, even if on names it.", "[65, ValueError]", "nothing"),
     ),
 )
 
+REPEAT = _table(
+    "a mapping such as {until: test -s done, max: 50}",
+    "'repeat'",
+    (
+        Field(
+            "until", Text("a command"),
+            "Asked after each round, in the step's environment and with the outputs of the round as OUT_*: 0 is enough,"
+            " 1 is one more, any other status fails the step.",
+            '\'test "$OUT_done" = yes\'', required=True, references="program",
+            why="a command that ends with 0 when it is enough, as until: 'test \"$OUT_done\" = yes'",
+        ),
+        Field(
+            "max", Integer(1, MAX_ROUNDS), "Rounds at most; the step fails if until does not say enough by then.",
+            "50", required=True,
+            why="a loop without a bound turns until somebody looks: say how many rounds are enough, as max: 50",
+        ),
+        Field("interval", Duration(zero=True), "Pause between two rounds.", "10s", "none"),
+    ),
+)
+
+_TOKENS = "Tokens that are reported in AGENTRUN_USAGE, input and output together."
+_COST = "Money that is reported in AGENTRUN_USAGE, in whatever currency."
+_CPU = "Time of processors, of all its processes together."
+_OUTPUT = "What it prints."
+
+STEP_BUDGET = _table(
+    "a mapping such as {tokens: 20k, memory: 512MiB}",
+    "a step's 'budget'",
+    (
+        Field("tokens", Count(), _TOKENS, "20k", "no limit"),
+        Field("cost", Cost(), _COST, "0.50", "no limit"),
+        Field("cpu", Duration(), _CPU, "10m", "no limit"),
+        Field("memory", Size(), "Memory of all its processes together.", "512MiB", "no limit"),
+        Field("output", Size(), _OUTPUT, "10MiB", "no limit"),
+        Field("processes", Count(), "Processes at once.", "100", "no limit"),
+    ),
+    absent={
+        "steps": "the attempts of a step are bounded by 'retry', its rounds by 'repeat'",
+        "daily": "a day has a budget for the whole job: in the 'budget' of the job",
+        "timeout": "it is a key of the step itself",
+    },
+)
+
+_OF_A_DAY = "a day sums up what is used, and nobody uses {} up: it belongs into the 'budget' around it"
+
+DAILY = _table(
+    "a mapping such as {cost: 20}",
+    "'daily'",
+    (
+        Field("steps", Count(), "Attempts started, those of handlers not counted.", "1k", "no limit"),
+        Field("tokens", Count(), _TOKENS, "2M", "no limit"),
+        Field("cost", Cost(), _COST, "20", "no limit"),
+        Field("cpu", Duration(), _CPU, "2h", "no limit"),
+        Field("output", Size(), _OUTPUT, "1GiB", "no limit"),
+    ),
+    absent={name: _OF_A_DAY.format(name) for name in ("memory", "processes")},
+)
+
 BUDGET = _table(
-    "a mapping such as {steps: 60}",
+    "a mapping such as {steps: 60, cost: 2.50}",
     "'budget'",
     (
         Field(
@@ -86,8 +149,15 @@ BUDGET = _table(
             " starts, and the run is over its budget.",
             "60", "no limit",
         ),
+        Field("tokens", Count(), _TOKENS, "200k", "no limit"),
+        Field("cost", Cost(), _COST, "2.50", "no limit"),
+        Field("cpu", Duration(), _CPU, "10m", "no limit"),
+        Field("memory", Size(), "Memory of all processes of the run together.", "2GiB", "no limit"),
+        Field("output", Size(), "What all its steps print.", "200MiB", "no limit"),
+        Field("processes", Count(), "Processes of the run at once.", "500", "no limit"),
+        Field("daily", DAILY, "Limits of all runs of the job in one day.", "{cost: 20}", "no limit"),
     ),
-    planned=("tokens", "cost", "cpu", "memory", "output"),
+    absent={"timeout": "how long a run may take is its 'deadline'"},
 )
 
 PARAM = _table(
@@ -120,10 +190,31 @@ STEP = _table(
             "quotes:price", references="program",
         ),
         Field(
-            "with", MapOf("a mapping of arguments", _param_name, AnyValue()), "Arguments for python, by name.",
+            "job", _path,
+            "Another job file, from the folder of this one: the step is a run of it, with a record of its own. Its"
+            " outputs become the step's.",
+            "other.yaml",
+        ),
+        Field(
+            "with", MapOf("a mapping of arguments", _param_name, AnyValue()),
+            "Arguments for python, or params for job, by name.",
             '{topic: "${{ params.topic }}"}', attribute="args", references="values",
         ),
         Field("interpreter", _path, "The Python that runs python.", ".venv/bin/python", "the one that runs agentrun"),
+        Field(
+            "foreach", Items(),
+            "Run the step once for each item of a list, or of what one reference names; each is an instance with a"
+            " checkpoint of its own, see INSTANCES.",
+            "${{ steps.customers.outputs.list }}", references="values",
+        ),
+        Field("max_parallel", Integer(1), "Instances at once.", "8", "as many steps as the job's allows"),
+        Field(
+            "fail_fast", Boolean(), "When one instance fails, end those that run and start no others.", "true", "false",
+        ),
+        Field(
+            "repeat", REPEAT, "Run the step in rounds, each with a checkpoint of its own, see ROUNDS.",
+            "{until: 'test \"$OUT_done\" = yes', max: 50, interval: 10s}",
+        ),
         Field(
             "needs", ListOf("a list of step ids", _step_id),
             "The steps that must be done before it; [] for none. Handlers (when: on_failure or always) without"
@@ -150,6 +241,10 @@ STEP = _table(
             "retry", RETRY, "When a failed attempt is followed by another.",
             "{max_attempts: 3, interval: 2s}", "never",
         ),
+        Field(
+            "budget", STEP_BUDGET, "Limits of each attempt of each instance, see BUDGETS.",
+            "{tokens: 20k, memory: 512MiB, output: 10MiB}", "no limits",
+        ),
         Field("continue_on_error", Boolean(), "The run goes on as if the step had not failed.", "true", "false"),
         Field(
             "on_interrupt", Choice(("rerun", "skip", "fail")),
@@ -157,8 +252,10 @@ STEP = _table(
         ),
         Field(
             "idempotency_key", Text(),
-            "The same for all attempts: what a receiver can tell repetitions by.",
-            '"${{ params.customer }}-${{ run.scheduled_time }}"', "made from the run and the step", references="values",
+            "The same for all attempts: what a receiver can tell repetitions by. A step with foreach must name the"
+            " item in it; with repeat the number of the round is added to it.",
+            '"${{ params.customer }}-${{ run.scheduled_time }}"', "made from the run and the step or its item or round",
+            references="values",
         ),
         Field(
             "outputs", MapOf("a mapping of output keys to types", _output_key, Choice(JSON_TYPES)),
@@ -171,13 +268,17 @@ STEP = _table(
             "true", "false",
         ),
     ),
-    planned=(
-        "foreach", "repeat", "approve", "wait", "job", "sandbox", "verify", "stuck_after", "on_stuck", "budget",
-        "secrets", "fail_fast", "max_parallel",
-    ),
+    planned=("approve", "wait", "sandbox", "verify", "stuck_after", "on_stuck", "secrets"),
     rules={
-        "oneOf": [{"required": ["run"]}, {"required": ["python"]}],
-        "dependencies": {"with": ["python"], "interpreter": ["python"]},
+        "oneOf": [{"required": ["run"]}, {"required": ["python"]}, {"required": ["job"]}],
+        "dependencies": {
+            "with": {"anyOf": [{"required": ["python"]}, {"required": ["job"]}]},
+            "interpreter": ["python"],
+            "leave_running": {"not": {"required": ["job"]}},
+            "max_parallel": ["foreach"],
+            "fail_fast": ["foreach"],
+            "repeat": {"not": {"required": ["foreach"]}},
+        },
     },
 )
 
@@ -186,7 +287,7 @@ DEFAULTS = _table(
     "'defaults'",
     tuple(
         STEP.fields[name]
-        for name in ("timeout", "grace", "retry", "interpreter", "continue_on_error", "on_interrupt")
+        for name in ("timeout", "grace", "retry", "budget", "interpreter", "continue_on_error", "on_interrupt")
     ),
 )
 
@@ -222,7 +323,7 @@ JOB = _table(
         ),
         Field("max_parallel", Integer(1), "Steps at once.", "4", "the number of processors"),
         Field("max_resumes", Integer(0), "A run that is interrupted more often is given up.", "10", "10"),
-        Field("budget", BUDGET, "Limits of the whole run.", "{steps: 60}"),
+        Field("budget", BUDGET, "Limits of the whole run, see BUDGETS.", "{steps: 60, cost: 2.50}", "no limits"),
         Field(
             "defaults", DEFAULTS,
             "Keys for every step that does not have them itself; retry is merged key by key.", "{timeout: 5m}",
@@ -238,8 +339,11 @@ JOB = _table(
     ),
 )
 
-TABLES = {"job": JOB, "steps": STEP, "retry": RETRY, "params": PARAM, "budget": BUDGET, "defaults": DEFAULTS}
+TABLES = {
+    "job": JOB, "steps": STEP, "retry": RETRY, "repeat": REPEAT, "budget": BUDGET, "step-budget": STEP_BUDGET,
+    "daily": DAILY, "params": PARAM, "defaults": DEFAULTS,
+}
 
-for _owner in (STEP, JOB, RETRY, BUDGET, PARAM):
+for _owner in (STEP, JOB, RETRY, REPEAT, BUDGET, PARAM):
     for _name in _owner.fields:
         _owners.setdefault(_name, _owner.title)

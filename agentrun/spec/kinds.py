@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model import JSON
-from . import values
 from .document import ListNode, MapNode, Node, Scalar
 from .nearest import suggestion
 from .report import INVALID, Report
@@ -48,7 +47,7 @@ class Kind(ABC):
             if node.is_null:
                 hint = "leave the key out, or give it a value"
             elif "${{" in node.text:
-                hint = "references are replaced in 'env', 'with' and 'idempotency_key' only"
+                hint = "references are replaced in 'env', 'with', 'foreach' and 'idempotency_key' only"
         report.add(node.mark, f"'{label}' expects {self.what}, not {shown(node)}{more}", hint)
         return INVALID
 
@@ -155,10 +154,12 @@ class Integer(Kind):
     """A whole number written with digits only, unquoted."""
 
     minimum: int
+    maximum: int = 999_999_999
 
     @property
     def what(self) -> str:  # type: ignore[override]
-        return f"a whole number from {self.minimum}"
+        bound = "" if self.maximum == Integer.maximum else f" to {self.maximum}"
+        return f"a whole number from {self.minimum}{bound}"
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is not Scalar or not re.fullmatch("0|[1-9][0-9]{0,8}", node.text):
@@ -166,10 +167,10 @@ class Integer(Kind):
         if node.style:
             return self.refuse(node, label, report, f"without the quotes: {node.text}")
         number = int(node.text)
-        return number if number >= self.minimum else self.refuse(node, label, report)
+        return number if self.minimum <= number <= self.maximum else self.refuse(node, label, report)
 
     def schema(self) -> dict[str, JSON]:
-        return {"type": "integer", "minimum": self.minimum, "maximum": 999_999_999}
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
 @dataclass(frozen=True)
@@ -187,46 +188,6 @@ class Factor(Kind):
 
     def schema(self) -> dict[str, JSON]:
         return {"type": "number", "minimum": 1, "exclusiveMaximum": 1_000_000}
-
-
-@dataclass(frozen=True)
-class Duration(Kind):
-    """Whole milliseconds; `zero` says whether none at all makes sense."""
-
-    zero: bool = False
-
-    @property
-    def what(self) -> str:  # type: ignore[override]
-        return "a duration such as 90s or 1h30m" + ("" if self.zero else ", longer than nothing")
-
-    def read(self, node: Node, label: str, report: Report) -> Any:
-        if type(node) is not Scalar:
-            return self.refuse(node, label, report)
-        try:
-            ms = values.parse_duration(node.text)
-        except ValueError:
-            bare = re.fullmatch("[0-9]{1,6}", node.text)
-            return self.refuse(node, label, report, f"with a unit: {node.text}s or {node.text}m" if bare else None)
-        return ms if ms or self.zero else self.refuse(node, label, report)
-
-    def schema(self) -> dict[str, JSON]:
-        pattern = values.DURATION_PATTERN if self.zero else values.POSITIVE_DURATION_PATTERN
-        return {"type": "string", "pattern": pattern}
-
-
-@dataclass(frozen=True)
-class Count(Kind):
-    what: str = "a count such as 60 or 200k, from 1"
-
-    def read(self, node: Node, label: str, report: Report) -> Any:
-        try:
-            return values.parse_count(node.text) if type(node) is Scalar else self.refuse(node, label, report)
-        except ValueError:
-            return self.refuse(node, label, report)
-
-    def schema(self) -> dict[str, JSON]:
-        number = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
-        return {"anyOf": [number, {"type": "string", "pattern": values.COUNT_PATTERN}]}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def circles(needs: Needs) -> list[list[int]]:
     if all(before < step for step, steps in enumerate(needs) for before in steps):
         return []  # as nearly every file is written
     found = []
-    for knot in _knots(needs):
+    for knot in knots(needs):
         first = min(knot)
         circle = _way_back(needs, first, set(knot))
         if circle:
@@ -47,7 +47,7 @@ def ancestors(needs: Needs) -> list[int]:
     return masks
 
 
-def _knots(needs: Needs) -> list[list[int]]:
+def knots(needs: Needs) -> list[list[int]]:
     """The strongly connected components (Tarjan 1972, without recursion)."""
     order: dict[int, int] = {}
     lowest: dict[int, int] = {}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..model import JSON
 
-_REFERENCE = re.compile(r"\$\{\{\s*([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)\s*\}\}")
+REFERENCE = re.compile(r"\$\{\{\s*([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)\s*\}\}")
 _ANYTHING = re.compile(r"\$\{\{(.*?)(\}\}|\Z)", re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def find(value: JSON) -> Iterator[Reference]:
     """All references in a value's texts, at any depth, in order."""
     if isinstance(value, str):
         if "${{" in value:
-            for match in _REFERENCE.finditer(value):
+            for match in REFERENCE.finditer(value):
                 yield Reference(tuple(match[1].split(".")), match[0])
     elif isinstance(value, dict):
         for part in value.values():
@@ -56,7 +56,7 @@ def find(value: JSON) -> Iterator[Reference]:
 def malformed(text: str) -> Iterator[str]:
     """What begins as a reference and is none: `${{ a == b }}`, or without its end."""
     for match in _ANYTHING.finditer(text):
-        if not _REFERENCE.fullmatch(match[0]):
+        if not REFERENCE.fullmatch(match[0]):
             yield match[0]
 
 
@@ -65,10 +65,10 @@ def resolve(value: JSON, lookup: Callable[[tuple[str, ...]], JSON]) -> JSON:
     if isinstance(value, str):
         if "${{" not in value:
             return value
-        whole = _REFERENCE.fullmatch(value)
+        whole = REFERENCE.fullmatch(value)
         if whole:
             return lookup(tuple(whole[1].split(".")))
-        return _REFERENCE.sub(lambda match: as_text(lookup(tuple(match[1].split(".")))), value)
+        return REFERENCE.sub(lambda match: as_text(lookup(tuple(match[1].split(".")))), value)
     if isinstance(value, dict):
         return {key: resolve(part, lookup) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -2,34 +2,43 @@
 
 A field's `references` in the table decides: "values" are replaced, "program" is a program's text and never changed,
 anything else takes none. Outputs and outcomes are those of steps that come before, by `needs`, directly or through
-others. Whether a step will really give an output nobody can know yet: that is for the run.
+others; `item` is there in a step with `foreach`, and not in the `foreach` itself. Whether a step will really give an
+output nobody can know yet, nor of which type where it declares none: that is for the run.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from . import order
+from . import instances, order
 from .document import ListNode, Node, Scalar
 from .nearest import nearest, suggestion
 from .references import Reference, find, malformed
-from .report import Report
+from .report import INVALID, Report
 from .steps import Draft
 from .tables import Entry, Table
 
-FORMS = ("params.NAME", "steps.ID.outputs.KEY", "steps.ID.outcome", "run.id", "run.scheduled_time", "env.NAME")
+FORMS = (
+    "params.NAME", "steps.ID.outputs.KEY", "steps.ID.outcome", "item", "run.id", "run.scheduled_time", "env.NAME",
+)  # fmt: skip
 _FORMS_HINT = "references are " + ", ".join(FORMS)
-_ROOTS = ("params", "steps", "run", "env")
-_PLANNED = ("item", "secrets")
+_IN_THE_STEP = "put the variable into the 'env' of the step that uses it"
+_ROOTS = ("params", "steps", "item", "run", "env")
+_PLANNED = ("secrets",)
+_ALONE = ("item", "secrets")  # that name something without a second part
 _RUN = ("id", "scheduled_time")
 _OF_STEP = ("outputs", "outcome")
+
+
+Wrong = tuple[str, str | None]  # a message, and a hint
 
 
 class Scope:
     """The names of one job. Without an order (there is a circle) only names are checked."""
 
-    def __init__(self, report: Report, params: Sequence[str], drafts: Sequence[Draft], ordered: bool) -> None:
+    def __init__(self, report: Report, params: Mapping[str, Any], drafts: Sequence[Draft], ordered: bool) -> None:
         self.report = report
         self.params = params
         self.drafts = drafts
@@ -39,29 +48,37 @@ class Scope:
         self._unclear = sum(1 << step.index for step in drafts if step.unclear)
 
     def check(self, table: Table, entry: Entry, step: Draft | None) -> None:
-        """All references in one table; `step` is None for the job's own keys."""
+        """All references in one table, and in those inside of it; `step` is None for the job's own keys."""
         for name, node in entry.nodes.items():
+            known, value = table.fields[name], entry.values.get(name)
             if name == "steps":
                 continue
-            mode = table.fields[name].references
+            if isinstance(known.kind, Table) and isinstance(value, Entry):
+                self.check(known.kind, value, step)
+                continue
             for scalar, is_key in _scalars(node):
                 if "${{" not in scalar.text or self.report.has_told(scalar.mark):
                     continue
-                if mode == "program":
+                if known.references == "program":
                     self.refuse_in_program(name, scalar)
-                elif mode != "values" or is_key:
+                elif known.references != "values" or is_key:
                     what = "a key" if is_key else f"'{name}'"
                     self.report.add_inside(scalar.mark, "${{", f"{what} takes no references")
                 else:
-                    self.check_text(scalar, step)
+                    self.check_text(name, scalar, step)
+        foreach = entry.values.get("foreach")
+        if step is not None and isinstance(foreach, str) and not self.report.has_told(entry.nodes["foreach"].mark):
+            wrong = self.list_problem(next(find(foreach)), step)
+            if wrong:
+                self.report.add(entry.nodes["foreach"].mark, *wrong)
 
     def refuse_in_program(self, name: str, scalar: Scalar) -> None:
         for reference in find(scalar.text):
-            if len(reference.path) > 1 or reference.path[0] in _PLANNED:
+            if len(reference.path) > 1 or reference.path[0] in _ALONE:
                 message = f"a reference in '{name}': no value becomes program text"
                 self.report.add_inside(scalar.mark, reference.text, message, _instead(name, reference))
 
-    def check_text(self, scalar: Scalar, step: Draft | None) -> None:
+    def check_text(self, name: str, scalar: Scalar, step: Draft | None) -> None:
         for text in malformed(scalar.text):
             part = text if "}}" in text else "${{"
             if part == text:
@@ -69,12 +86,27 @@ class Scope:
             else:
                 self.report.add_inside(scalar.mark, part, "a reference without its end '}}'")
         for reference in find(scalar.text):
-            wrong = self.problem(reference, step)
+            wrong = self.item_problem(name, reference, step) or self.problem(reference, step)
             if wrong:
                 message, hint = wrong
                 self.report.add_inside(scalar.mark, reference.text, message, hint)
 
-    def problem(self, reference: Reference, step: Draft | None) -> tuple[str, str | None] | None:
+    def item_problem(self, name: str, reference: Reference, step: Draft | None) -> Wrong | None:
+        if reference.path[0] != "item":
+            return None
+        if step is None:
+            return f"the job's '{name}' cannot refer to an item", _IN_THE_STEP
+        if name == "foreach":
+            return "'foreach' cannot refer to the items that it makes", None
+        if "foreach" not in step.entry:
+            if step.entry.unclear:
+                return None
+            hint = "what a step with 'foreach' gave is a list: steps.ID.outputs.KEY"
+            return f"'{reference.dotted}' is known only inside of a step with 'foreach'", hint
+        absent = instances.missing(step.entry, reference.path)
+        return (f"'{reference.dotted}' {absent}", None) if absent else None
+
+    def problem(self, reference: Reference, step: Draft | None) -> Wrong | None:
         """What is wrong with a reference: message and hint; None if nothing is."""
         root, *rest = reference.path
         if root == "params" and rest:
@@ -91,12 +123,31 @@ class Scope:
             return f"'{rest[0]}' is not the name of a variable", None
         if root in _PLANNED:
             return f"unknown reference '{reference.dotted}': not built yet", None
-        return _unknown(reference, 0, _ROOTS, _FORMS_HINT)
+        return None if root == "item" else _unknown(reference, 0, _ROOTS, _FORMS_HINT)
 
-    def step_problem(self, reference: Reference, step: Draft | None) -> tuple[str, str | None] | None:
+    def list_problem(self, reference: Reference, step: Draft) -> Wrong | None:
+        """What a `foreach` refers to and what, as far as the file says, is no list."""
+        root, name, *rest = (*reference.path, "", "")
+        hint = None
+        if root == "params" and len(reference.path) == 2:
+            default = getattr(self.params.get(name), "values", {}).get("default")
+            if default is None or isinstance(default, list):
+                return None
+            hint = "the param's default says what it is: let it be a list, as []"
+        elif root == "steps" and rest[0] == "outputs" and len(reference.path) == 4 and name in self.index:
+            entry = self.drafts[self.index[name]].entry
+            declared = (entry.values.get("outputs") or {}).get(rest[1], "array")
+            if declared == "array" or declared is INVALID or "foreach" in entry:
+                return None
+            hint = f"'{name}' declares it as {declared}: as array, a line that is JSON is read as a list"
+        elif root != "run" and not (root == "steps" and rest[0] == "outcome"):
+            return None
+        return f"'foreach' expects a list, and '{reference.dotted}' is none", hint
+
+    def step_problem(self, reference: Reference, step: Draft | None) -> Wrong | None:
         _, name, *rest = reference.path
         if step is None:
-            return "the job's 'env' cannot refer to steps", "put the variable into the 'env' of the step that uses it"
+            return "the job's 'env' cannot refer to steps", _IN_THE_STEP
         if name not in self.index:
             return f"unknown step '{name}'{suggestion(name, self.index)}", None
         if not rest or rest[0] not in _OF_STEP or (rest[0] == "outcome") != (len(rest) == 1):
@@ -109,14 +160,18 @@ class Scope:
             return f"step '{name}' does not come before '{step.id}'", f"add '{name}' to its 'needs'"
         return self.output_problem(name, rest[1:])
 
-    def output_problem(self, name: str, keys: Sequence[str]) -> tuple[str, str | None] | None:
+    def output_problem(self, name: str, keys: Sequence[str]) -> Wrong | None:
         """An output that a step does not declare, although it declares others. What declares none may give any."""
-        declared = self.drafts[self.index[name]].entry.values.get("outputs")
+        entry = self.drafts[self.index[name]].entry
+        if "foreach" in entry and len(keys) > 1 and not keys[1].isdecimal():
+            hint = f"steps.{name}.outputs.{keys[0]}.0 is that of its first item"
+            return f"step '{name}' has a 'foreach': its output '{keys[0]}' is a list, and has no '{keys[1]}'", hint
+        declared = entry.values.get("outputs")
         if not declared or not keys or keys[0] in declared:
             return None
         near = suggestion(keys[0], declared)
-        hint = None if near else f"its 'outputs' are {', '.join(declared)}: if it gives another one, declare it there"
-        return f"step '{name}' declares no output '{keys[0]}'{near}", hint
+        advice = None if near else f"its 'outputs' are {', '.join(declared)}: if it gives another one, declare it there"
+        return f"step '{name}' declares no output '{keys[0]}'{near}", advice
 
     def comes_before(self, first: int, step: Draft) -> bool:
         if not self.ordered or step.unclear or first in step.needs:

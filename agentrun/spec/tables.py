@@ -25,7 +25,11 @@ _ELSEWHERE = {
     "parameters": ("params",), "inputs": ("params", "with"), "cwd": ("working_dir",), "workdir": ("working_dir",),
     "working_directory": ("working_dir",), "tasks": ("steps",), "jobs": ("steps",), "condition": ("if",),
     "allow_failure": ("continue_on_error",), "ignore_errors": ("continue_on_error",), "title": ("name",),
-    "concurrency_limit": ("max_parallel",),
+    "concurrency_limit": ("max_parallel",), "for_each": ("foreach",), "each": ("foreach",), "matrix": ("foreach",),
+    "with_items": ("foreach",), "strategy": ("foreach",), "loop": ("repeat", "foreach"), "while": ("until", "repeat"),
+    "max_iterations": ("max",), "max_rounds": ("max",), "limits": ("budget",), "resources": ("budget",),
+    "uses": ("job",), "workflow": ("job",), "mem": ("memory",), "ram": ("memory",), "pids": ("processes",),
+    "price": ("cost",), "money": ("cost",),
 }  # fmt: skip
 
 
@@ -33,7 +37,8 @@ _ELSEWHERE = {
 class Field:
     """A key of a table: what it expects, and what people read about it.
 
-    `default` is in words, "" where there is none. `attribute` is its name in the model where that is another.
+    `default` is in words, "" where there is none. `attribute` is its name in the model where that is another. `why`
+    says to whoever left it out why it is required.
     `references`: whether `${{ }}` is replaced in its values ("values"), or its text is a program ("program").
     """
 
@@ -45,6 +50,7 @@ class Field:
     attribute: str = ""
     required: bool = False
     references: str = ""
+    why: str = ""
 
 
 class Entry:
@@ -73,6 +79,7 @@ class Table(Kind):
     planned: frozenset[str] = frozenset()
     owners: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, JSON] = field(default_factory=dict)  # what its schema says beyond the fields
+    absent: Mapping[str, str] = field(default_factory=dict)  # keys that are looked for here, and why there are none
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is not MapNode:
@@ -90,7 +97,7 @@ class Table(Kind):
                 entry.values[known.name] = read
         for known in self.fields.values():
             if known.required and known.name not in entry.keys and not entry.unclear:
-                report.add(node.mark, f"{self.title} needs '{known.name}'", f"as {known.example}")
+                report.add(node.mark, f"{self.title} needs '{known.name}'", known.why or f"as {known.example}")
         return entry
 
     def refuse_key(self, key: Scalar, entry: Entry, report: Report) -> None:
@@ -103,6 +110,8 @@ class Table(Kind):
             hint = "what steps have in common goes into 'defaults'; an alias can stand for a whole value"
         elif name in self.planned:
             message = f"unknown key '{name}': not built yet"
+        elif name in self.absent:
+            message, hint = f"{self.title} has no '{name}'", self.absent[name]
         elif name in self.owners and (close is None or distance(name, close) > 1):
             message = f"'{name}' is a key of {self.owners[name]}, not of {self.title}"
         elif close is not None:

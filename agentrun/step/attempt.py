@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from .boot import boot_id
 from .results import Result
 from .tree import Key, Kin
 
@@ -11,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .meter import Meter
     from .output import Pipe
     from .places import Place
 
@@ -27,14 +29,18 @@ class Attempt:
         "begun",
         "begun_at",
         "cause",
+        "counted",
         "due",
         "ending",
         "epoch",
+        "gentle",
         "grace",
         "key",
         "killing",
+        "kills",
         "kin",
         "leave",
+        "meter",
         "order",
         "pipe",
         "place",
@@ -50,6 +56,10 @@ class Attempt:
         self.leave: bool = bool(order.get("leave_running"))
         self.grace = 10_000 if order.get("grace") is None else int(order["grace"])
         self.epoch = epoch
+        self.counted = bool(order.get("counted", True))  # towards the run's limits
+        self.gentle = bool(order.get("gentle"))          # its process ends its own tree when it is told to
+        self.meter: Meter | None = None                  # none: nothing limits it
+        self.kills = 0.0                                 # of the machine's kernel for want of memory, before it began
         self.pipe: Pipe | None = None
         self.place: Place | None = None
         self.begun = False       # it has or had a process
@@ -61,3 +71,20 @@ class Attempt:
         self.result: Result | None = None
         self.written = 0         # bytes, once its pipe is closed
         self.recorded = False
+
+    def ended(self, code: int | None, number: int | None, usage: Any) -> Result:
+        """Its result so far: how its leader ended, and what the kernel says that this used."""
+        self.result = Result(
+            {
+                "instance": self.key[0],
+                "attempt": self.key[1],
+                "epoch": self.epoch,
+                "boot_id": boot_id(),
+                "started_at": self.begun_at,
+                "exit_code": code,
+                "signal": number,
+                "cpu_ms": int((usage.ru_utime + usage.ru_stime) * 1000) if usage else 0,
+                "max_rss_kib": usage.ru_maxrss if usage else 0,
+            }
+        )
+        return self.result

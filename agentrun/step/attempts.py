@@ -22,12 +22,12 @@ from heapq import heapify, heappop, heappush
 
 from . import tree
 from .attempt import Attempt, wall
-from .boot import boot_id
 from .launch import Launcher, SpawnFailed, start_removal
+from .limits import Limits, dead_by_memory
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .places import Place, Places
-from .results import Result, append, complain, open_results
+from .results import append, complain, open_results
 from .tree import Family, Key
 
 TYPE_CHECKING = False
@@ -50,7 +50,8 @@ class Attempts:
     """All attempts of one shim. `bell` rings when a result was written."""
 
     def __init__(
-        self, folder: RunFolder, env: dict[str, str], umask: int, watch: Watch, bell: Callable[[], None]
+        self, folder: RunFolder, env: dict[str, str], umask: int, watch: Watch, bell: Callable[[], None],
+        limits: Limits,
     ) -> None:
         self.family = Family(folder)
         self._folder = folder
@@ -59,6 +60,7 @@ class Attempts:
         self._results = open_results(folder.results)
         self._watch = watch
         self._bell = bell
+        self.limits = limits
         self._open: dict[Key, Attempt] = {}   # without a result in the file
         self._left: dict[Key, Attempt] = {}   # with one, but not gone
         self._held: list[Attempt] = []
@@ -76,6 +78,10 @@ class Attempts:
 
     def refused(self, why: str | None) -> None:
         """The disk refuses a result; None: it takes them again. The shim puts its own in this one's place."""
+
+    def attended(self) -> bool:
+        """Whether a supervisor is there to say what becomes of a run over its limits. The shim knows."""
+        return False
 
     def running(self) -> list[Key]:
         """Attempts whose result is not in the file yet."""
@@ -142,10 +148,15 @@ class Attempts:
     # ---- the life of one
 
     def _launch(self, attempt: Attempt) -> None:
+        if attempt.counted and self.limits.over:
+            self._record(attempt, None, "budget", None)
+            return
         attempt.begun_at = wall()
+        attempt.kills = self.limits.machine_kills()
         try:
             attempt.place = self._take_place(attempt)
-            pid, reader = self._launcher.launch(attempt.order, attempt.place)
+            self.limits.measure(attempt)
+            pid, reader = self._launcher.launch(attempt.order, attempt.place, attempt.meter)
         except (SpawnFailed, KeyError) as error:
             failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
             self._record(attempt, failed.code, None, failed.message)
@@ -153,8 +164,9 @@ class Attempts:
         attempt.begun = True
         self._busy.add(attempt.key[0])
         self.family.born(attempt.kin, pid, attempt.place.fifo)
+        self.limits.begun(attempt, pid)
         log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
-        attempt.pipe = Pipe(reader, log)
+        attempt.pipe = Pipe(reader, log, attempt.meter)
         self._watch(reader, lambda: self._readable(attempt))
         timeout = attempt.order.get("timeout")
         attempt.order = {}  # an environment each, of hundreds at once: not needed any more
@@ -172,6 +184,7 @@ class Attempts:
         """Nothing runs any more, and the run's lock is still ours: remove what attempts were given."""
         self.clean()
         self._places.close()
+        self.limits.close()
 
     def reap(self) -> None:
         """Children have died: record what is over, look at who came to us, clean up."""
@@ -195,6 +208,8 @@ class Attempts:
             attempt = kin and (self._open.get(kin.key) or self._left.get(kin.key))
             if attempt and attempt.kin is kin:
                 touched.append(attempt)
+                if attempt.meter:
+                    attempt.meter.reaped += usage.ru_utime + usage.ru_stime
                 if attempt.result is None and not kin.leader:
                     self._leader_ended(attempt, status, usage)
             elif kin is self.family.strays:
@@ -204,7 +219,9 @@ class Attempts:
         if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
         code = os.waitstatus_to_exitcode(status)
-        attempt.result = self._result(attempt, code if code >= 0 else None, -code if code < 0 else None, usage)
+        result = attempt.ended(code if code >= 0 else None, -code if code < 0 else None, usage)
+        result.oom = dead_by_memory(attempt, self.limits, result.signal)
+        self.limits.ended(attempt)
         if not attempt.ending:
             attempt.due = None
             self._write(attempt)
@@ -237,6 +254,7 @@ class Attempts:
         if self._left.pop(attempt.key, None) is None:
             return  # known already
         attempt.due = None
+        self.limits.gone(attempt)
         unheld = attempt.pipe is None
         self._close_pipe(attempt)
         if attempt.place:
@@ -270,26 +288,10 @@ class Attempts:
     def _record(self, attempt: Attempt, code: int | None, cause: str | None, error: str | None) -> None:
         """The end of an attempt that never had a process."""
         attempt.cause = cause
-        attempt.result = self._result(attempt, code, None, None)
-        attempt.result.spawn_error = error
+        attempt.ended(code, None, None).spawn_error = error
         self._write(attempt)
         if attempt.recorded:
             self._gone(attempt)
-
-    def _result(self, attempt: Attempt, code: int | None, number: int | None, usage: Any) -> Result:
-        return Result(
-            {
-                "instance": attempt.key[0],
-                "attempt": attempt.key[1],
-                "epoch": attempt.epoch,
-                "boot_id": boot_id(),
-                "started_at": attempt.begun_at,
-                "exit_code": code,
-                "signal": number,
-                "cpu_ms": int((usage.ru_utime + usage.ru_stime) * 1000) if usage else 0,
-                "max_rss_kib": usage.ru_maxrss if usage else 0,
-            }
-        )
 
     def _write(self, attempt: Attempt) -> None:
         """The attempt is over: say so in the file, then ring. A disk that refuses is asked again."""
@@ -339,14 +341,31 @@ class Attempts:
         if not attempt.kin.alive:
             self._settle(attempt)
             return
-        tree.signal_kin(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
+        if attempt.gentle and attempt.kin.leader:
+            tree.signal_leader(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)
+        else:
+            tree.signal_kin(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
         self._at(attempt, grace_ms / 1000)
+
+    def _over_limit(self, attempt: Attempt, what: str) -> None:
+        """It crossed a limit of its own. What eats memory or forks without end is not asked to clear up first."""
+        if what not in ("memory", "processes"):
+            self._end(attempt, what, attempt.grace)
+            return
+        if not attempt.ending and not attempt.recorded:
+            attempt.cause = what
+        attempt.ending = True
+        if not attempt.killing:
+            self.family.look()
+            self._kill(attempt)
 
     def _kill(self, attempt: Attempt) -> None:
         """Stop and kill its tree until it is empty; give others their turn every 20 ms."""
         until = time.monotonic() + 0.02
         self.family.hunted.add(attempt.kin)
         while attempt.kin.alive and time.monotonic() < until:
+            if attempt.meter:
+                attempt.meter.kill()
             tree.kill_kin(attempt.kin)
             self.reap()
         if attempt.kin.alive:
@@ -386,6 +405,11 @@ class Attempts:
             heappop(self._due)
             attempt.due = wait = None
             self._expired(attempt)
+        if self.limits.next is not None:
+            if self.limits.next <= time.monotonic():
+                self._look_at_limits()
+            left = (self.limits.next or time.monotonic()) - time.monotonic()
+            wait = max(0.0, left if wait is None else min(wait, left))
         if self._trash:
             left = self._trash_at - time.monotonic()
             if left <= 0:
@@ -393,6 +417,14 @@ class Attempts:
             else:
                 wait = left if wait is None else min(wait, left)
         return wait
+
+    def _look_at_limits(self) -> None:
+        for attempt, what in self.limits.look():
+            self._over_limit(attempt, what)
+        if self.limits.left_alone(self.attended()):
+            for attempt in list(self._open.values()):
+                if attempt.counted:
+                    self._end(attempt, "budget", attempt.grace)
 
     # ---- output
 
@@ -404,6 +436,11 @@ class Attempts:
         """Take what is in its pipe. True once nobody can write into it any more."""
         if attempt.pipe is not None and self._output.drain(attempt.pipe, limit):
             self._close_pipe(attempt)
+        if attempt.meter and attempt.meter.cut and not attempt.ending:
+            if attempt.kin.leader or attempt.recorded:
+                self._end(attempt, "output", attempt.grace)
+            else:
+                attempt.cause = "output"  # it has just ended, with more than its limit in the pipe
         return attempt.pipe is None
 
     def _close_pipe(self, attempt: Attempt) -> None:

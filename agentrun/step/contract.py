@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 from ..digest import sha256_hex
 from ..errors import JobFileError, NotFound
-from ..model import JSON, Job, Problem, Step
+from ..model import JSON, Job, Problem, Step, split_instance
+from ..spec.references import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 # What a step may find in its environment from a run around its own: none of it is meant for it.
 _CONTRACT = """
     AGENTRUN_RUN_ID AGENTRUN_JOB AGENTRUN_STEP AGENTRUN_ATTEMPT AGENTRUN_IDEMPOTENCY_KEY
-    AGENTRUN_SCHEDULED_TIME AGENTRUN_INTERRUPTED AGENTRUN_OUTPUT AGENTRUN_USAGE AGENTRUN_RUN_DIR
-    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS TRACEPARENT TRACESTATE
+    AGENTRUN_SCHEDULED_TIME AGENTRUN_INTERRUPTED AGENTRUN_OUTPUT AGENTRUN_USAGE AGENTRUN_CALLS AGENTRUN_RUN_DIR
+    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS AGENTRUN_ITEM AGENTRUN_ROUND TRACEPARENT TRACESTATE
 """
 CONTRACT = frozenset(_CONTRACT.split())
 # What a shell says about itself and where it stands: untrue in another process in another folder.
@@ -59,6 +60,10 @@ _WORDS = """
 _SHELL_WORDS = frozenset(_WORDS.split())
 _SHELL_STARTUP = ("BASH_", "BASHOPTS", "SHELLOPTS")
 
+LONGEST_VALUE = 128 * 1024 - 1  # bytes of one variable with its name: MAX_ARG_STRLEN of Linux, the end counted
+
+# What a step's Python finds `agentrun.durable` in, and nothing else (see agentrun/inside/agentrun/__init__.py).
+_INSIDE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "inside")
 _PYSTEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pystep.py")
 
 
@@ -72,17 +77,20 @@ def command(
 
     `env` is the environment that the step will get; it is looked at only for what would change a shell.
     """
+    if step.job is not None:
+        return [sys.executable, "-P", "-m", "agentrun", "child", call_path], None
     if step.run is None:
         return [_interpreter(step, job_folder), _PYSTEP, call_path], None
     return _in_shell(job, step.run, env)
 
 
 def condition(
-    job: Job, step: Step, env: Mapping[str, str] | None = None
+    job: Job, step: Step, env: Mapping[str, str] | None = None, *, until: bool = False
 ) -> tuple[list[str], list[str] | None]:
-    """The same for the step's `if`; the step must have one."""
-    assert step.condition is not None
-    return _in_shell(job, step.condition, env)
+    """The same for the step's `if`, or for the `until` of one with `repeat` when `until`; the step must have one."""
+    text = step.repeat.until if until and step.repeat else step.condition
+    assert text is not None
+    return _in_shell(job, text, env)
 
 
 def is_plain(text: str) -> bool:
@@ -139,8 +147,13 @@ def environment(
     job_dir: str,
     last_success: str,
     working_folder: str | None = None,
+    python_path: str = "",
 ) -> dict[str, str]:
-    """The variables of the contract, to be laid over all others. The two times are RFC 3339, or empty."""
+    """The variables of the contract, to be laid over all others. The two times are RFC 3339, or empty.
+
+    `python_path`: the PYTHONPATH that the step would have without us. A round knows its number by $AGENTRUN_ROUND; the
+    item of a `foreach` is not among these: whoever knows it adds it (`item_variable`).
+    """
     given = {
         "AGENTRUN_RUN_ID": run_id,
         "AGENTRUN_JOB": job.name,
@@ -150,14 +163,39 @@ def environment(
         "AGENTRUN_SCHEDULED_TIME": scheduled_time,
         "AGENTRUN_INTERRUPTED": "1" if interrupted else "0",
         "AGENTRUN_OUTPUT": folder.output(instance, attempt),
+        "AGENTRUN_USAGE": folder.usage(instance, attempt),
+        "AGENTRUN_CALLS": folder.calls(instance),
         "AGENTRUN_RUN_DIR": folder.scratch,
         "AGENTRUN_JOB_DIR": job_dir,
         "AGENTRUN_LAST_SUCCESS": last_success,
         "TRACEPARENT": _traceparent(run_id, instance, attempt),
+        "PYTHONPATH": with_inside(python_path),
     }
+    number = split_instance(instance)[1]
+    if step.repeat and number >= 0:
+        given["AGENTRUN_ROUND"] = str(number)
     if working_folder is not None:
         given["PWD"] = working_folder  # a shell would set it: a plain command has none
     return given
+
+
+def with_inside(python_path: str) -> str:
+    """A PYTHONPATH with the folder of `agentrun.durable` in front."""
+    if python_path.split(os.pathsep)[0] == _INSIDE:
+        return python_path  # of a run around this one
+    return _INSIDE + os.pathsep + python_path if python_path else _INSIDE
+
+
+def item_variable(item: JSON) -> dict[str, str]:
+    """$AGENTRUN_ITEM: the item as references would write it; left out where it is longer than a variable can be."""
+    text = as_text(item)
+    fits = "\0" not in text and len(text.encode(errors="surrogateescape")) < LONGEST_VALUE - len("AGENTRUN_ITEM=")
+    return {"AGENTRUN_ITEM": text} if fits else {}
+
+
+def round_variables(outputs: Mapping[str, JSON]) -> dict[str, str]:
+    """The outputs of a round as its `until` and the next round see them: OUT_<key>."""
+    return {"OUT_" + key.replace("-", "_"): as_text(value) for key, value in outputs.items()}
 
 
 def base_environment(inherit_env: bool | tuple[str, ...], frozen: Mapping[str, str]) -> dict[str, str]:
@@ -192,6 +230,11 @@ def default_key(run_id: str, instance: str) -> str:
     return _digest(run_id, instance)[:32]
 
 
+def item_key(run_id: str, step: str, item: JSON) -> str:
+    """The same for the instance of an item: made from the item, wherever in the list it stands."""
+    return _digest(run_id, step, json.dumps(item, sort_keys=True, separators=(",", ":")))[:32]
+
+
 def _traceparent(run_id: str, instance: str, attempt: int) -> str:
     """W3C Trace Context, version 00: one trace for the run, one span for the attempt, sampled."""
     return f"00-{_digest(run_id)[:32]}-{_digest(run_id, instance, str(attempt))[:16]}-01"
@@ -214,23 +257,34 @@ def write_call(
     job_file: str,
     job_folder: str,
 ) -> str:
-    """Write what `pystep.py` is to call, and return the path. `args` is the step's `with`, resolved.
+    """Write what `pystep.py` or `agentrun child` is to call; return the path. `args`: the step's `with`, resolved.
 
     The file may be torn by a crash: an attempt never outlives its start, and the next has a file of its own.
     """
-    assert step.python is not None
-    code = step.python
-    call = {
-        "module": code.module,
-        "function": code.function,
-        "source": code.source,
-        "filename": job_file,
-        "line": code.line,
-        "args": dict(args),
-        "output": folder.output(instance, attempt),
-        "exception": folder.exception(instance, attempt),
-        "job_folder": job_folder,
-    }
+    call: dict[str, JSON]
+    if step.job is not None:
+        call = {
+            "file": step.job,
+            "parent_file": job_file,
+            "params": dict(args),
+            "caller": [folder.run_id, instance],
+            "root": folder.root,
+            "output": folder.output(instance, attempt),
+        }
+    else:
+        assert step.python is not None
+        code = step.python
+        call = {
+            "module": code.module,
+            "function": code.function,
+            "source": code.source,
+            "filename": job_file,
+            "line": code.line,
+            "args": dict(args),
+            "output": folder.output(instance, attempt),
+            "exception": folder.exception(instance, attempt),
+            "job_folder": job_folder,
+        }
     path = folder.call(instance, attempt)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         json.dump(call, file)

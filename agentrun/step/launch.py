@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .meter import Meter
     from .places import Place
 
 _SIGNALS = [number for number in _signal.valid_signals() if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
@@ -60,14 +61,17 @@ class Launcher:
         except (OSError, ValueError):
             self._raised = False
 
-    def launch(self, order: dict[str, Any], place: Place) -> tuple[int, int]:
-        """Start it there; the pid and the reading end of its pipe. SpawnFailed leaves nothing behind."""
+    def launch(self, order: dict[str, Any], place: Place, meter: Meter | None = None) -> tuple[int, int]:
+        """Start it there; the pid and the reading end of its pipe. SpawnFailed leaves nothing behind.
+
+        With a meter it is born where that wants it, and held to its limits only after `meter.begun`.
+        """
         try:
             reader, writer = _open_pipe(place.fifo)
         except OSError as error:
             raise SpawnFailed(f"cannot open {place.fifo}: {error.strerror}", 126)
         try:
-            pid = self._start(order, self._environment(order, place.tmp), writer)
+            pid = self._start(order, self._environment(order, place.tmp), writer, meter)
         except SpawnFailed:
             os.close(reader)
             raise
@@ -92,7 +96,7 @@ class Launcher:
         env.setdefault("AGENTRUN_ATTEMPT", str(order["attempt"]))
         return env
 
-    def _start(self, order: dict[str, Any], env: dict[str, str], writer: int) -> int:
+    def _start(self, order: dict[str, Any], env: dict[str, str], writer: int, meter: Meter | None) -> int:
         cwd = order.get("cwd") or "/"
         try:
             os.chdir(cwd)
@@ -100,18 +104,22 @@ class Launcher:
             raise SpawnFailed(f"cannot enter the working folder {cwd}: {error.strerror}", 126)
         argv = order["argv"]
         try:
-            return self._spawn(argv, env, writer)
+            return self._spawn(argv, env, writer, meter)
         except OSError as error:
             shell = order.get("shell")
             if not shell or error.errno not in _NOT_EXECUTABLE:
                 raise _refused(argv[0], env, cwd, error)
         try:
-            return self._spawn(shell, env, writer)
+            return self._spawn(shell, env, writer, meter)
         except OSError as error:
             raise _refused(shell[0], env, cwd, error)
 
-    def _spawn(self, argv: list[str], env: dict[str, str], writer: int) -> int:
+    def _spawn(self, argv: list[str], env: dict[str, str], writer: int, meter: Meter | None) -> int:
         program = _find(argv[0], env.get("PATH", _DEFAULT_PATH))
+        if meter and meter.unit:
+            _check_executable(program)  # a wrapped one that cannot be executed fails where we do not see it
+            argv = meter.wrap([program, *argv[1:]])
+            program = _find(argv[0], os.environ.get("PATH", _DEFAULT_PATH))
         actions = (
             (os.POSIX_SPAWN_DUP2, self._null, 0),
             (os.POSIX_SPAWN_DUP2, writer, 1),
@@ -120,11 +128,15 @@ class Launcher:
         ours = os.umask(self._umask)
         if self._raised:
             self._set_limit(*self._limits)
+        if meter:
+            meter.enter()
         try:
             return os.posix_spawn(
                 program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
             )
         finally:
+            if meter:
+                meter.leave()
             if self._raised:
                 self._set_limit(self._limits[1], self._limits[1])
             os.umask(ours)
@@ -175,6 +187,17 @@ def _find(name: str, path: str) -> str:
         if found == errno.ENOENT and os.path.isfile(candidate):
             found = errno.EACCES
     raise OSError(found, os.strerror(found))
+
+
+def _check_executable(program: str) -> None:
+    """OSError with the errno that execve(2) would give."""
+    try:
+        with open(program, "rb", buffering=0) as file:
+            start = file.read(4)
+    except PermissionError:
+        return  # may be executed, not read
+    if not start.startswith(b"#!") and start != b"\x7fELF":
+        raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
 
 
 def _refused(name: str, env: dict[str, str], cwd: str, error: OSError) -> SpawnFailed:

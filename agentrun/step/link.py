@@ -33,15 +33,19 @@ class ShimGone(ConnectionError):
 
 
 class Link:
-    """A connection to the shim of one run. `pid`: the shim's; it is our child only after `fork`."""
+    """A connection to the shim of one run. `pid`: the shim's; it is our child only after `fork`.
 
-    __slots__ = ("_child", "_early", "_run_id", "_wire", "pid")
+    `enforced_by`: after `hello`, what holds limited attempts to their limits; None while nothing was limited yet.
+    """
+
+    __slots__ = ("_child", "_early", "_run_id", "_wire", "enforced_by", "pid")
 
     def __init__(self, wire: Wire, pid: int = 0) -> None:
         self._wire = wire
         self._early: list[Message] = []  # came while `hello` waited
         self._run_id = ""
         self._child = pid
+        self.enforced_by: str | None = None
         self.pid = pid
 
     # ---- beginnings
@@ -84,17 +88,22 @@ class Link:
 
     def open(
         self, folder: RunFolder, *, epoch: int, env: dict[str, str], umask: int, restart: list[str] | None,
-        max_restarts: int,
+        max_restarts: int, limits: dict[str, int] | None = None, spent: dict[str, int] | None = None,
+        limited: bool = False,
     ) -> None:
         """Say which run it is; `hello` hears the answer.
 
         `env` is the base of every order's, `umask` that of the steps. `restart` is the command line of a new
         supervisor, started with the environment, folder and descriptors of this one as they were at `fork`.
+        `limits`: of all orders together that are `counted`: memory and output in bytes, cpu in ms, processes at
+        once; what is not in it is not limited. `spent`: cpu and output that the run used under earlier shims.
+        `limited`: orders will have limits of their own, and `enforced_by` is to be known from the beginning.
         """
         self._run_id = folder.run_id
         self._wire.send({
             "is": "open", "version": VERSION, "folder": os.path.abspath(folder.path), "epoch": epoch, "env": env,
-            "umask": umask, "restart": restart, "max_restarts": max_restarts,
+            "umask": umask, "restart": restart, "max_restarts": max_restarts, "limits": limits or {},
+            "spent": spent or {}, "limited": limited,
         })
 
     @classmethod
@@ -131,6 +140,7 @@ class Link:
                 if message["is"] == "hello":
                     self._early.remove(message)
                     self.pid = message["pid"]
+                    self.enforced_by = message.get("enforced_by")
                     return list(message["running"])
             if self._wire.eof:
                 raise ShimGone(f"the shim of run {self._run_id} hung up")
@@ -140,7 +150,11 @@ class Link:
     # ---- orders
 
     def start(self, order: dict[str, Any]) -> None:
-        """Begin an attempt: instance, attempt, argv, shell, env, cwd, timeout, grace, leave_running."""
+        """Begin an attempt: instance, attempt, argv, shell, env, cwd, timeout, grace, leave_running.
+
+        `limits` (as in `open`) are its own. `counted` (default True): it uses up the run's. `gentle` (default
+        False): its process is a supervisor that ends its own steps, so it alone is asked to; KILL goes to all.
+        """
         self._wire.send({"is": "start", "order": order})
 
     def end(self, instance: str, attempt: int, cause: str, grace_ms: int) -> None:

@@ -2,7 +2,8 @@
 
 A pipe that a step keeps full is made larger, once, and read with a larger buffer, which is given back to the
 system when the last such pipe is closed. What is in a pipe is at most what it holds, so `drain` with that limit
-takes all that was written before it was called, even while a leftover writes on and on.
+takes all that was written before it was called, even while a leftover writes on and on. What is above a limit is
+taken too, or its writer would wait for ever, and thrown away.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .meter import Meter
+
 SMALL_PIPE = 65_536     # what Linux gives
 LARGE_PIPE = 1 << 20    # what an ordinary user may have
 
@@ -25,11 +28,12 @@ LARGE_PIPE = 1 << 20    # what an ordinary user may have
 class Pipe:
     """The reading end of an attempt's FIFO, and the log that it goes to."""
 
-    __slots__ = ("fd", "log", "wide")
+    __slots__ = ("fd", "log", "meter", "wide")
 
-    def __init__(self, fd: int, log: LogWriter) -> None:
+    def __init__(self, fd: int, log: LogWriter, meter: Meter | None = None) -> None:
         self.fd = fd
         self.log = log
+        self.meter = meter
         self.wide = False
 
 
@@ -54,8 +58,10 @@ class Output:
                 return False
             if not count:
                 return True
-            with memoryview(buffer) as view:
-                pipe.log.write(view[:count], time.time_ns() // 1_000_000)
+            kept = pipe.meter.admit(count) if pipe.meter else count
+            if kept:
+                with memoryview(buffer) as view:
+                    pipe.log.write(view[:kept], time.time_ns() // 1_000_000)
             taken += count
             if count == SMALL_PIPE and not pipe.wide:
                 self._widen(pipe)

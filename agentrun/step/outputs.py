@@ -1,7 +1,9 @@
 """What a step gave back: its outputs, and the exception that ended a Python step.
 
 A step writes `$AGENTRUN_OUTPUT`; what a Python function returns stands beside it under the same name with
-`.ret` (written by `pystep.py`), and is laid over it key by key. Read after the attempt has ended.
+`.ret` (written by `pystep.py`), and what `agentrun.durable.output` handed over with `.set`: one JSON object a line.
+They are laid over each other key by key: the file, the lines in their order, the return value. Read after the
+attempt has ended.
 
 The file is one of two things, by its first character that is not blank:
 
@@ -31,7 +33,7 @@ from typing import NamedTuple, NoReturn
 from ..model import JSON
 from ..spec.values import parse_duration
 
-LIMIT = 1 << 20  # bytes, both files together
+LIMIT = 1 << 20  # bytes, all files together
 _LONGEST_PAUSE = 366 * 86_400_000  # ms; beyond it a typing mistake is likelier than a wish
 _DEEPEST = 100  # levels of JSON: far from where Python's recursion ends, far beyond what anybody means
 _TOO_DEEP = f"it is nested more than {_DEEPEST} levels deep"
@@ -82,10 +84,14 @@ class Raised(NamedTuple):
 def read(path: str) -> Outputs:
     """The outputs of an attempt; no file is no outputs. OutputsError where there is one of no use."""
     written = _read_file(path)
+    handed = _read_file(path + ".set")
     returned = _read_file(path + ".ret")
-    if len(written) + len(returned) > LIMIT:
+    if len(written) + len(handed) + len(returned) > LIMIT:
         _too_big("the outputs of this step are")
     values = _parse(_decode(written))
+    for number, line in enumerate(handed.split(b"\n"), 1):
+        if line.strip():
+            values.update(_parse_handed(line, number))
     values.update(_parse(_decode(returned)))
     return Outputs(values, _retry_after(values.pop("retry_after", None)))
 
@@ -162,6 +168,19 @@ def _parse_json(text: str) -> dict[str, JSON]:
         raise OutputsError(f"the JSON object in the output file cannot be used: {error}")
     if "" in values:
         raise OutputsError("the JSON object in the output file has an empty key; give every output a name")
+    return values
+
+
+def _parse_handed(line: bytes, number: int) -> dict[str, JSON]:
+    """What one call of `output()` handed over; a line that is torn was cut off by a full disk or a kill."""
+    try:
+        values = _loads(line.decode())
+    except ValueError as error:
+        raise OutputsError(
+            f"what output() handed over is not whole: line {number} of it cannot be used ({error}); is the disk full?"
+        )
+    if not isinstance(values, dict) or "" in values:
+        raise OutputsError(f"line {number} of what output() handed over is no JSON object with names")
     return values
 
 

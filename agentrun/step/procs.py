@@ -15,25 +15,31 @@ _BLOCK = 65_536
 
 
 class Process:
-    """A line of /proc/<pid>/stat. `start`: clock ticks since boot. `alive`: not a mere zombie."""
+    """A line of /proc/<pid>/stat. `start`: clock ticks since boot. `alive`: not a mere zombie.
 
-    __slots__ = ("alive", "group", "parent", "pid", "session", "start")
+    `cpu`: clock ticks that it used, with those of the children that it waited for. `resident`: pages of memory.
+    """
+
+    __slots__ = ("alive", "cpu", "group", "parent", "pid", "resident", "session", "start", "threads")
 
     def __init__(self, pid: int, text: bytes) -> None:
         # the second field is the program's name in brackets, and may hold brackets and spaces itself
-        fields = text[text.rindex(b")") + 2 :].split(b" ", 20)
+        fields = text[text.rindex(b")") + 2 :].split(b" ", 22)
         self.pid = pid
         self.parent = int(fields[1])
         self.group = int(fields[2])
         self.session = int(fields[3])
         self.start = int(fields[19])
+        self.threads = int(fields[17])
+        self.cpu = int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
+        self.resident = int(fields[21])
         # a leader thread that ended before the others is a zombie by its state only
-        self.alive = fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
+        self.alive = fields[0] not in (b"Z", b"X") or self.threads > 1
 
 
 def look_up(pid: int) -> Process | None:
     """The process of that number now."""
-    text = _read(f"/proc/{pid}/stat")
+    text = read(f"/proc/{pid}/stat")
     try:
         return Process(pid, text) if text else None
     except (ValueError, IndexError):
@@ -53,7 +59,7 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     for thread in threads:
         try:
-            text = _read(f"/proc/{pid}/task/{thread}/children", missing_ok=False)
+            text = read(f"/proc/{pid}/task/{thread}/children", missing_ok=False)
         except FileNotFoundError:
             if os.path.exists(f"/proc/{pid}/stat") and not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
                 return _children_by_parent(pid)
@@ -84,10 +90,21 @@ def descendants(roots: list[int]) -> list[Process]:
     return found
 
 
+def proportional(pid: int) -> int:
+    """Bytes of memory, each shared page divided by those who share it; 0 if it is not ours to ask.
+
+    The kernel walks all its pages for it: some ms for each GiB.
+    """
+    for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
 def environment(pid: int) -> dict[bytes, bytes]:
     """What the process was started with; empty if it is not ours to read."""
     pairs = {}
-    for text in _read(f"/proc/{pid}/environ").split(b"\0"):
+    for text in read(f"/proc/{pid}/environ").split(b"\0"):
         name, equals, value = text.partition(b"=")
         if equals:
             pairs[name] = value
@@ -108,7 +125,7 @@ def written_fifos(pid: int, folder: str) -> list[str]:
 
 
 def _is_writer(pid: int, fd: str) -> bool:
-    for text in _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
+    for text in read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
         name, _, value = text.partition(b":")
         if name == b"flags":
             return bool(int(value, 8) & 3)
@@ -157,7 +174,7 @@ def send_to_group(leader: int, number: int) -> bool:
     return True
 
 
-def _read(path: str, *, missing_ok: bool = True) -> bytes:
+def read(path: str, *, missing_ok: bool = True) -> bytes:
     """A file of /proc, whole. Empty if the process is gone or not ours to read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ A frame is four bytes of length (big endian) and that much JSON, an object whose
     supervisor → shim   open, connect (the first frame), start, end, sweep, retire, goodbye
     shim → supervisor   hello (the answer to the first frame), bell (read the results file), swept,
                         refusing (the disk refuses results: why; or takes them again: null),
+                        over (a limit of the run was crossed: what, and how much was used; once to each supervisor),
                         refused, replaced (both: nothing more will come)
 
 Both sides buffer what the kernel does not take, so neither can be held up by a peer that is stopped. A frame
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import _socket
 
-VERSION = 1
+VERSION = 2
 LIMIT = 256 << 20  # a longer frame is not ours
 _BLOCK = 65_536
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "instance", "attempt", "epoch", "boot_id", "started_at", "ended_at", "exit_code", "signal", "ended_by",
-    "spawn_error", "cpu_ms", "max_rss_kib", "output_bytes",
+    "spawn_error", "cpu_ms", "max_rss_kib", "output_bytes", "oom", "enforced_by",
 )
 _BLOCK = 262_144
 
@@ -31,10 +31,14 @@ class Result:
     """How one attempt ended. Times are wall times in ms since the epoch.
 
     `exit_code` or `signal` is that of its leader; neither, if it was ended before its process existed.
-    `ended_by`: "timeout", "lost" (the shim ended it because nobody supervised it any more), or the cause given to
+    `ended_by`: "timeout", a limit of its own that it crossed ("memory", "cpu", "processes", "output"), "budget" (one
+    of the run's), "lost" (the shim ended it because nobody supervised it any more), or the cause given to
     `Link.end`. `spawn_error`: it never ran, and why; `exit_code` is then 126 or 127, as a shell would say it.
     `max_rss_kib` and `cpu_ms` are of the leader and of what it waited for; the first is never less than the
-    shim's own, from which the process was born.
+    shim's own, from which the process was born. Of a limited attempt they are what its cgroup counted, if that
+    is more (files that it read count as its memory there), and `enforced_by` says what held it to its limits.
+    `oom`: the kernel killed it or one of its processes for want of memory, and it did not end with 0.
+    `output_bytes`: what it wrote, up to its limit.
     """
 
     __slots__ = FIELDS
@@ -52,10 +56,13 @@ class Result:
     cpu_ms: int
     max_rss_kib: int
     output_bytes: int
+    oom: bool
+    enforced_by: str | None
 
     def __init__(self, fields: dict[str, Any]) -> None:
         for name in FIELDS:
             setattr(self, name, fields.get(name))
+        self.oom = bool(self.oom)  # not in a line of an older version
 
     def __repr__(self) -> str:
         return "Result(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in FIELDS) + ")"

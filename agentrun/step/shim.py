@@ -34,6 +34,7 @@ from ..store.locks import SHIM, try_lock
 from .attempts import Attempts
 from .detach import become_subreaper, catch_signals, let_go, tidy_descriptors
 from .launch import start_supervisor
+from .limits import Limits
 from .protocol import VERSION, Wire, stream
 from .results import complain
 
@@ -239,7 +240,8 @@ class Shim:
             if not try_lock(self._lock, SHIM):
                 raise BlockingIOError(11, "another shim holds this run")
             self._listen(folder)
-            self._attempts = Attempts(folder, message["env"], message["umask"], self._watch, self._ring)
+            limits = Limits(folder, message.get("limits") or {}, message.get("spent") or {}, self._say_over)
+            self._attempts = Attempts(folder, message["env"], message["umask"], self._watch, self._ring, limits)
         except OSError as error:
             why = f"{folder.path}: {error.strerror or error}"
             busy = isinstance(error, BlockingIOError)
@@ -247,6 +249,8 @@ class Shim:
             self._over = True
             return
         self._attempts.refused = lambda why: self._say({"is": "refusing", "why": why})  # type: ignore[method-assign]
+        self._attempts.attended = lambda: self._supervisor is not None  # type: ignore[method-assign]
+        limits.begin(limited=bool(message.get("limited")))  # nobody hears what it says yet: `_serve` does it again
         self._folder = folder
         self._restart = message["restart"]
         self._max_restarts = message["max_restarts"]
@@ -288,9 +292,19 @@ class Shim:
         self._sweeping = False
         self._restart_at = None
         self._retired = False
-        self._say({"is": "hello", "version": VERSION, "pid": os.getpid(), "running": self._attempts.running()})
+        limits = self._attempts.limits
+        self._say({
+            "is": "hello", "version": VERSION, "pid": os.getpid(), "running": self._attempts.running(),
+            "enforced_by": limits.enforced_by,
+        })
+        for what, spent in limits.over.items():
+            self._say_over(what, spent)
         if self._attempts.refusal is not None:
             self._say({"is": "refusing", "why": self._attempts.refusal})
+
+    def _say_over(self, what: str, spent: int) -> None:
+        """A limit of the run was crossed."""
+        self._say({"is": "over", "what": what, "spent": spent})
 
     # ---- without a supervisor
 
@@ -354,7 +368,7 @@ class Shim:
         while draining and self._attempts and self._attempts.draining():
             self._wait(None)
         if draining and self._attempts:
-            self._attempts.clean()
+            self._attempts.close()
         self._over = True
 
     def _complain(self) -> None:

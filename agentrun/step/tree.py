@@ -4,12 +4,13 @@ While the shim lives it is the subreaper: whatever a step's process does (setsid
 environment), it stays below the shim. So the shim's own children tell all: leaders, and orphans that came to it. An
 attempt is over when its leader and its orphans are: the kernel hands orphans on before it reports a death, so none
 slips through between two looks. Whose an orphan is: what was remembered of its descent; its session; its
-environment tag (AGENTRUN_RUN_ID, _STEP, _ATTEMPT); the FIFO it holds; the one attempt that was alive at its
+cgroup; its environment tag (AGENTRUN_RUN_ID, _STEP, _ATTEMPT); the FIFO it holds; the one attempt that was alive at its
 start, if there was only one. An orphan that nothing ties is a stray, and ends with the run.
 
-After a dead shim or a reboot there is no descent from one root any more. `leftovers` goes by the tag and the FIFOs,
+After a dead shim or a reboot there is no descent from one root any more. `leftovers` goes by cgroup, tag and FIFOs,
 then by descent and session from those. What cleared its environment, closed its output and made its own session
-is then not found: the promise ends there. `end_leftovers` ends what is found, and refuses while a shim lives.
+is then not found unless it had a cgroup: the promise ends there. `end_leftovers` ends what is found, and refuses
+while a shim lives.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import select
 import time
 
-from . import procs
+from . import cgroups, procs
 from .procs import Process
 
 TYPE_CHECKING = False
@@ -174,6 +175,7 @@ class Family:
 
     def _by_marks(self, process: Process) -> Kin | None:
         key = tagged(procs.environment(process.pid), self._run_id)
+        key = key or cgroups.key_of(procs.read(f"/proc/{process.pid}/cgroup"), self._run_id)
         if key and (kin := self.kin.get(key)):
             return kin
         if key:
@@ -202,6 +204,12 @@ def signal_kin(kin: Kin, *numbers: int) -> None:
         for process in processes:
             if not group or process.group != group:
                 _send(process, number, kin)
+
+
+def signal_leader(kin: Kin, *numbers: int) -> None:
+    """Signal an attempt's leader alone: it ends the others by itself."""
+    for number in numbers:
+        procs.send_to_child(kin.leader, number)
 
 
 def kill_kin(kin: Kin) -> None:
@@ -275,12 +283,13 @@ def _scan(run_id: str, folder: RunFolder | None, keep: Collection[Key], *, stop:
         if not fresh:
             break
         known.update(fresh)
+        inside = cgroups.members(folder) if folder else {}
         for pid in reversed(fresh):  # the newest is the first to go
             process = procs.look_up(pid)
             if process is None or not process.alive:
                 continue
             everybody[pid] = process
-            key = None if pid in spared else _marked(pid, run_id, fifos)
+            key = None if pid in spared else inside.get(pid) or _marked(pid, run_id, fifos)
             if key and key not in keep:
                 found[pid] = key
                 if stop:
@@ -349,6 +358,7 @@ def end_leftovers(
             procs.send_signal(one.process, number)
     _wait_for(found, grace_ms)
     patience = time.monotonic() + 10
+    cgroups.bar(folder, keep)
     while found := _scan(run_id, folder, keep, stop=True):
         for number in (_signal.SIGSTOP, _signal.SIGKILL):
             for one in found:
@@ -357,6 +367,7 @@ def end_leftovers(
         if time.monotonic() > patience:
             pids = ", ".join(str(one.process.pid) for one in found)
             raise Missing(f"processes of run {run_id} cannot be ended: {pids}", "end them, then resume the run")
+    cgroups.remove_all(folder)
     _clear(folder, keep)
     return ended
 

@@ -11,8 +11,9 @@
         ├── results                     one line for each attempt that ended
         ├── env.json                    the environment, umask and folder that the run was created in
         ├── log/<instance>#<n>.log|.idx what an attempt wrote, and when
-        ├── io/<instance>#<n>.out|.call|.exc
-        │                               its $AGENTRUN_OUTPUT, its Python call, its exception
+        ├── io/<instance>#<n>.out|.use|.call|.exc
+        │                               its $AGENTRUN_OUTPUT, $AGENTRUN_USAGE, what it calls, its exception
+        ├── io/<instance>.calls         $AGENTRUN_CALLS, of all its attempts
         ├── io/<k>.fifo, tmp/<k>/       the pipe and the $TMPDIR of whoever has place k; with leave_running,
         │                               <instance>#<n> instead of k (step/places.py)
         └── scratch/                    $AGENTRUN_RUN_DIR
@@ -88,6 +89,11 @@ class RunFolder:
         runs, run_id = os.path.split(path)
         return cls(os.path.dirname(runs), run_id)
 
+    @property
+    def root(self) -> str:
+        """The state folder."""
+        return os.path.dirname(os.path.dirname(self.path))
+
     def create(self) -> None:
         """Make the folder and those below it, 0700. FileExistsError if the run's folder is there already."""
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -130,6 +136,12 @@ class RunFolder:
 
     def output(self, instance: str, attempt: int) -> str:
         return f"{self.path}/io/{instance}#{attempt}.out"
+
+    def usage(self, instance: str, attempt: int) -> str:
+        return f"{self.path}/io/{instance}#{attempt}.use"
+
+    def calls(self, instance: str) -> str:
+        return f"{self.path}/io/{instance}.calls"
 
     def call(self, instance: str, attempt: int) -> str:
         return f"{self.path}/io/{instance}#{attempt}.call"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..model import JSON, instance_name
@@ -35,17 +35,17 @@ class ListFrozen(NamedTuple):
 
     step: str
     position: int
-    count: int
+    total: int
     items: Sequence[Item] | None
     at: int
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         base = base_steps(cursor, run_id)
-        _begin(cursor, run_id, self.step, self.position, self.count, self.at)
+        _begin(cursor, run_id, self.step, self.position, self.total, self.at)
         if self.items is not None:
             self._freeze(cursor, run_id, self.items)
             journal(
-                cursor, run_id, self.at, "list_frozen", _SUPERVISOR, instance=self.step, detail={"items": self.count}
+                cursor, run_id, self.at, "list_frozen", _SUPERVISOR, instance=self.step, detail={"items": self.total}
             )
         recount(cursor, run_id, base)
 
@@ -159,6 +159,22 @@ def recount(cursor: sqlite3.Cursor, run_id: str, base: int) -> None:
     )
 
 
+def copy_instances(cursor: sqlite3.Cursor, source: str, target: str) -> None:
+    """Let the finished steps that a run has taken over of another one have their lists and their counts."""
+    taken = "(SELECT instance FROM steps WHERE run_id = :target AND number < 0 AND state = 'finished')"
+    values = {"source": source, "target": target}
+    cursor.execute(
+        "INSERT INTO items (run_id, step, number, place, key, item) SELECT :target, step, number, place, key, item"
+        f" FROM items WHERE run_id = :source AND step IN {taken}",
+        values,
+    )
+    cursor.execute(
+        "UPDATE steps SET instances = (SELECT old.instances FROM steps AS old WHERE old.run_id = :source"
+        " AND old.instance = steps.instance) WHERE run_id = :target AND number < 0",
+        values,
+    )
+
+
 def frozen_numbers(connection: sqlite3.Connection, run_id: str, step: str) -> Sequence[int]:
     """The numbers of a step's instances, in the order of its list."""
     rows = connection.execute(
@@ -193,3 +209,10 @@ def outputs_in_order(connection: sqlite3.Connection, run_id: str, step: str) -> 
         (run_id, step),
     )
     return [(instance_name(step, number), outputs) for number, outputs in rows]
+
+
+def lists_of(instances: Iterable[tuple[str, str | None]]) -> dict[str, list[JSON]]:
+    """The outputs of all instances of a step: for each key a list in their order, null where one has none."""
+    values = [{} if outputs is None else json.loads(outputs) for _, outputs in instances]
+    keys = dict.fromkeys(key for one in values for key in one)
+    return {key: [one.get(key) for one in values] for key in keys}

@@ -190,6 +190,13 @@ class Reader:
         )
         return map(StepState._make, rows)
 
+    def rows_of(self, run_id: str, position: int) -> list[StepRow]:
+        """The rows of the step at a position of the file: its own, and those of its instances."""
+        rows = self.connection.execute(
+            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position = ? ORDER BY number", (run_id, position)
+        )
+        return [_step(row) for row in rows]
+
     def outputs(self, run_id: str, instance: str) -> dict[str, JSON]:
         """The outputs of a finished step; empty if it has none."""
         row = self.connection.execute(

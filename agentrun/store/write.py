@@ -19,7 +19,7 @@ from ..errors import Busy, NotFound, UsageError
 from ..model import JSON, split_instance
 from .changes import AttemptEnded, Change, StepSettled, dumps, guard, journal, take_wishes
 from .database import Database
-from .instances import base_steps, recount
+from .instances import base_steps, copy_instances, recount
 from .read import Reader
 from .snapshots import Snapshot
 
@@ -88,6 +88,7 @@ class Store:
             raise UsageError(f"the path {run.file!a} is not UTF-8", "rename the job file or its folder")
         sha256 = snapshot.sha256
         decoded = snapshot.decoded()
+        taken_over = list(taken_over)
 
         def work(cursor: sqlite3.Cursor) -> None:
             if run.run_key is not None:
@@ -112,7 +113,10 @@ class Store:
             if run.caller:
                 detail["caller"] = "/".join(run.caller)
             journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
-            _settle(cursor, run.id, 0, list(taken_over))
+            _settle(cursor, run.id, 0, taken_over)
+            if run.parent and taken_over:
+                copy_instances(cursor, run.parent, run.id)
+                recount(cursor, run.id, run.steps_total)
             if owner is not None and stamp is not None:
                 _take(cursor, run.id, 0, owner, stamp, resumed=False)
 
@@ -294,7 +298,7 @@ def _is_text(path: str) -> bool:
 def _settle(cursor: sqlite3.Cursor, run_id: str, epoch: int, steps: Sequence[StepSettled]) -> None:
     for step in steps:
         step.write(cursor, run_id, epoch)
-    cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (len(steps), run_id))
+    cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (sum(s.counted for s in steps), run_id))
 
 
 def _take(

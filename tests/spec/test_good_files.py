@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agentrun.errors import JobFileError, NotFound
-from agentrun.model import Budget, Param, PythonCode, Retry
+from agentrun.model import Budget, Param, PythonCode, Repeat, Retry
 from agentrun.spec.decode import decode, load
-from agentrun.spec.document import MAX_TEXT
+from agentrun.spec.document import FASTEST, MAX_TEXT, read
+from agentrun.spec.report import Report
 
 GOOD = Path(__file__).parent / "good"
 
@@ -137,3 +139,47 @@ def test_too_many_steps() -> None:
 def test_too_many_handlers() -> None:
     with pytest.raises(JobFileError, match="the steps need each other in more than 1000000 ways"):
         decode("steps:\n" + "- {run: x, when: always}\n" * 2_000, "handlers.yaml")
+
+
+def test_instances_rounds_and_children() -> None:
+    job, _ = load(str(GOOD / "instances.yaml"))
+    quote, topic, region, think, polish, settle, none = job.steps[1:]
+    assert quote.foreach == "${{ steps.list.outputs.customers }}"
+    assert (quote.max_parallel, quote.fail_fast, topic.max_parallel, region.fail_fast) == (8, False, None, True)
+    assert (topic.foreach, none.foreach, think.foreach) == ("${{ params.topics }}", [], None)
+    assert region.foreach[3:] == [
+        "${{ params.model }}", "${{ params.model }}", 1, "1", 1.0, True, "2026-01-02", ".nan", None, [],
+    ]
+    assert region.args == {"region": "${{ item }}", "codes": ["${{ item }}", "x"]}
+    assert (region.job, settle.job, region.run, region.python) == (
+        "children/region.yaml", "~/jobs/settle.yaml", None, None,
+    )
+    assert think.repeat == Repeat('test "$OUT_done" = yes', 50, 10_000)
+    assert (polish.repeat, settle.repeat) == (Repeat("true", 1), Repeat('test "$OUT_open" = 0\n', 3))
+    assert think.retry.on == ("budget", "usage", "oom", "75")
+    assert [step.has_instances for step in job.steps] == [False] + [True] * 7
+    assert job.params["topics"].default == ["ships", ["rates", "1.10"], None]
+
+
+def test_budgets() -> None:
+    job, _ = load(str(GOOD / "instances.yaml"))
+    assert job.budget == Budget(200, 2_000_000, 12_500_000_000, 3_600_000, 2**31, 200 * 10**6, 300)
+    assert job.daily == Budget(1_000, 5_000_000, 20 * 10**9, 86_400_000, None, 2**40, None)
+    listed, quote, *_, polish, _, _ = job.steps
+    assert listed.budget == Budget(cpu=90_000, memory=2**29)
+    assert quote.budget == Budget(tokens=20_000, cost=1, output=10 * 2**20, processes=100)  # whole, not merged
+    assert polish.budget == Budget()
+
+
+def test_a_job_of_many_items() -> None:
+    items = "".join(f"  - {{id: {number}, name: n{number}}}\n" for number in range(10_000))
+    key = '  idempotency_key: "${{ item.id }}"\n'
+    job = decode("steps:\n- run: x\n" + key + "  foreach:\n" + items, "many.yaml")
+    assert len(job.steps[0].foreach) == 10_000
+
+
+def test_half_a_character_is_no_text() -> None:
+    """libyaml refuses it by itself; the Python parser does not."""
+    for parser in (FASTEST, yaml.Loader):
+        with pytest.raises(JobFileError, match=r"1:8: half of a character|1:11: not YAML.*escape code"):
+            read(Report("x", 'name: ["\\ud800"]'), parser)

@@ -13,9 +13,8 @@ from agentrun.spec.scope import FORMS
 
 def test_every_key_is_there() -> None:
     listed = re.findall(r"^\.It Ic (\w+)$", page(), re.MULTILINE)
-    assert listed == [
-        name for table in ("job", "steps", "retry", "budget", "params") for name in TABLES[table].fields
-    ]
+    order = ("job", "steps", "retry", "repeat", "budget", "daily", "step-budget", "params")
+    assert listed == [name for table in order for name in TABLES[table].fields]
 
 
 def test_every_form_of_reference_is_there() -> None:

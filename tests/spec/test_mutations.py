@@ -28,7 +28,9 @@ GOOD = [yaml_core.load(path.read_text(encoding="utf-8-sig")) for path in FILES]
 KEYS = sorted({name for table in TABLES.values() for name in table.fields} | {"<<", "", "schedule", "timout"})
 ODD: list[Any] = [
     None, True, 0, -1, 1.5, 10**30, "", " ", "\0", "a\nb", "5m", "0s", "é" * 70, "step-1", ["step-1", "step-1"],
-    "${{ params.a }}", "${{", "${{ steps.a.outputs.b }}", "${{ x y }}",
+    "${{ params.a }}", "${{", "${{ steps.a.outputs.b }}", "${{ x y }}", "${{ item }}", "${{ item.a }}",
+    "512", "1GiB", 2.5,
+    {"until": "true", "max": 3}, {"until": "true"}, [1, 1], [{"a": 1}, {"a": 1.0}], {"cost": 1}, {"memory": 5},
     [], {}, [[]], [None], {"a": {}}, [{"run": "x"}], {"": None},
 ]
 

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from agentrun.spec.values import format_duration, parse_count, parse_duration, parse_size
+from agentrun.spec.values import (
+    format_cost,
+    format_count,
+    format_duration,
+    format_size,
+    parse_cost,
+    parse_count,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +49,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "5", "0MiB", "1.5GB", "1mb", "MiB", "1 GB"])
+@pytest.mark.parametrize("text", ["", "5", "0MiB", "1.5GB", "1mb", "MiB", "1 GB", "1234567TiB"])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
@@ -55,3 +64,39 @@ def test_counts(text: str, number: int) -> None:
 def test_no_counts(text: str) -> None:
     with pytest.raises(ValueError, match="not a count"):
         parse_count(text)
+
+
+@pytest.mark.parametrize("size", [1, 1_000, 1_024, 1_536, 2**29, 2 * 10**9, 999_999 * 2**40])
+def test_sizes_are_shown_as_they_are_read(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize("largest", ["999999999GiB", "999999TiB"])
+def test_every_size_fits_the_database(largest: str) -> None:
+    assert parse_size(largest) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("text", "billionths"),
+    [("20", 20 * 10**9), ("2.50", 2_500_000_000), ("0.000000001", 1), ("999999999.999999999", 10**18 - 1)],
+)
+def test_costs(text: str, billionths: int) -> None:
+    assert parse_cost(text) == billionths
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0.0", "-1", "+1", "1.", ".5", "1e3", "01", "1_000", "2,50", "1.0000000001", "1000000000", "1\n"]
+)
+def test_no_costs(text: str) -> None:
+    with pytest.raises(ValueError, match="not an amount of money"):
+        parse_cost(text)
+
+
+def test_what_is_shown_of_amounts() -> None:
+    assert [format_cost(cost) for cost in (0, 10**9, 2_500_000_000, 1, 10**9 + 12_340_000)] == [
+        "0", "1", "2.50", "0.000000001", "1.01234",
+    ]
+    assert [format_count(count) for count in (1, 999, 1_000, 1_500, 2_000_000)] == ["1", "999", "1k", "1500", "2M"]
+    assert [format_size(size) for size in (1, 1_000, 2**30, 3 * 2**19)] == ["1B", "1kB", "1GiB", "1536KiB"]
+    with pytest.raises(ValueError, match="at least one byte"):
+        format_size(0)

@@ -74,6 +74,7 @@ class Rig:
         self.reader = ResultsReader(self.folder.results)
         self.results: dict[tuple[str, int], Result] = {}
         self.said: list[str] = []
+        self.over: dict[str, int] = {}  # what of the run's limits was crossed, and what was used by then
         self.link: Link
         self.shims: list[int] = []
 
@@ -84,11 +85,14 @@ class Rig:
         self.shims.append(self.link.pid)
         return self
 
-    def open(self, *, epoch: int = 1, restart: list[str] | None = None, max_restarts: int = 0) -> Rig:
+    def open(
+        self, *, epoch: int = 1, restart: list[str] | None = None, max_restarts: int = 0,
+        limits: dict[str, int] | None = None, spent: dict[str, int] | None = None,
+    ) -> Rig:
         self.fork()
         self.link.open(
             self.folder, epoch=epoch, env={"PATH": os.environ["PATH"], "NEWS": self.news.path}, umask=0o022,
-            restart=restart, max_restarts=max_restarts,
+            restart=restart, max_restarts=max_restarts, limits=limits, spent=spent,
         )
         assert self.link.hello() == []
         return self
@@ -129,7 +133,22 @@ class Rig:
         if not any(select.select([self.link], writers, [], max(0.0, until - time.monotonic()))):
             raise AssertionError(f"waited in vain for {what}")
         self.link.flush()
-        self.said += [message["is"] for message in self.link.receive()]
+        self._hear()
+
+    def _hear(self) -> None:
+        for message in self.link.receive():
+            self.said.append(message["is"])
+            if message["is"] == "over":
+                assert message["what"] not in self.over, "told twice"
+                self.over[message["what"]] = message["spent"]
+
+    def told_over(self, what: str) -> int:
+        """Wait until the shim says that the run crossed this limit; what it had used."""
+        until = time.monotonic() + PATIENCE
+        self._hear()  # what came together with the hello
+        while what not in self.over:
+            self._listen(until, f"word that the run is over its {what}")
+        return self.over[what]
 
     def log(self, instance: str = "a", attempt: int = 1) -> bytes:
         return Path(self.folder.log(instance, attempt)).read_bytes()

@@ -136,7 +136,7 @@ def test_another_version_of_the_protocol_is_refused(rig: Rig, monkeypatch: pytes
     rig.open()
     monkeypatch.setattr(link_module, "VERSION", 99)
     stranger = Link.connect(rig.folder, 2)
-    with pytest.raises(Missing, match="speaks version 1 of the protocol, and this program 99"):
+    with pytest.raises(Missing, match="speaks version 2 of the protocol, and this program 99"):
         stranger.hello()
     stranger.close()
     rig.sh("exit 0")

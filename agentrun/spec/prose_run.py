@@ -1,0 +1,263 @@
+"""What agentrun.yaml(5) says about how a run goes, in mdoc, after what `prose` says about the language.
+
+Instances, rounds, child jobs, budgets, checkpoints inside of Python, and the rules of a run.
+"""
+
+RUNS = r"""
+.Sh INSTANCES
+.Bd -literal -offset indent
+- id: quote
+  run: ./ask.sh "$CUSTOMER"
+  foreach: ${{ steps.customers.outputs.list }}
+  max_parallel: 8
+  env: {CUSTOMER: "${{ item.name }}"}
+.Ed
+.Pp
+A step with
+.Ic foreach
+has an instance for each item, called
+.Li quote[0] , quote[1]
+and so on by its place in the list.
+Each has its own checkpoint, attempts, log and idempotency key.
+The list stands in the file, where items can hold references, or it is what one
+reference names: an output that is a list, or a parameter whose default is one.
+It is frozen when it is first known.
+.Pp
+Items are anything that JSON can say, and no two may be equal: the key of an
+instance is made from its item, so that it stays the same in another order.
+Where
+.Ic idempotency_key
+is given it must name the item, and come out differently for each.
+.Pp
+Steps that need this one wait for all instances.
+One that fails stops none of the others, unless
+.Ic fail_fast
+is true, and fails the step; a resume runs only what is not done.
+An empty list succeeds at once.
+.Li steps.quote.outputs.KEY
+is the list of the instances' values in the order of the items, null where an
+instance gave none;
+.Li steps.quote.outputs.KEY.0
+is that of the first.
+.Ic if ,
+.Ic timeout ,
+.Ic retry ,
+.Ic budget
+and
+.Ic outputs
+are those of each instance.
+.Sh ROUNDS
+.Bd -literal -offset indent
+- id: think
+  run: ./think.sh "$OUT_notes"
+  repeat: {until: 'test "$OUT_done" = yes', max: 50, interval: 10s}
+.Ed
+.Pp
+A step with
+.Ic repeat
+runs in rounds, called
+.Li think[1] , think[2]
+and so on.
+Each is a checkpoint: what is lost in a crash is at most the round that ran.
+After each round
+.Ic until
+is asked, and its answer is kept: 0 is enough, 1 is one more round, and any
+other status fails the step.
+The step fails as well if
+.Ic max
+rounds were not enough, or if a round fails after its retries.
+The outputs of a round are given to its
+.Ic until
+and to the next round as variables
+.Ev OUT_KEY ;
+those of the last round are the step's.
+.Ic timeout ,
+.Ic retry
+and
+.Ic budget
+are those of each round.
+To an
+.Ic idempotency_key
+of the file the number of the round is added.
+.Ic repeat
+and
+.Ic foreach
+do not go together; a child job with the loop in it can be the step of a
+.Ic foreach .
+.Sh CHILD JOBS
+.Bd -literal -offset indent
+- id: settle
+  job: settle.yaml
+  with: {customer: "${{ params.customer }}"}
+.Ed
+.Pp
+A step with
+.Ic job
+is a run of another job file, with a record of its own.
+.Ic with
+gives its parameters, by name; they are values, not texts.
+The path is taken from the folder of the file that names it,
+.Pa ~
+is the user's home, and it holds no references.
+What the child's steps give as outputs becomes the step's.
+The child is cancelled and resumed with its parent, and what it uses counts
+towards the budgets of its parent.
+A job cannot run itself, also not through others.
+.Ic interpreter
+and
+.Ic leave_running
+do not go with
+.Ic job .
+.Sh BUDGETS
+.Bd -literal -offset indent
+budget: {steps: 60, cost: 2.50, memory: 2GiB, daily: {cost: 20}}
+steps:
+- run: ./ask.sh
+  budget: {tokens: 20k, memory: 512MiB}
+.Ed
+.Pp
+The
+.Ic budget
+of the job is for a whole run, retries and resumes included;
+.Ic daily
+in it is for all runs of the job in one day; the
+.Ic budget
+of a step is for each attempt of each of its instances or rounds.
+One in
+.Ic defaults
+is for each step that has none itself: it is taken as a whole.
+.Pp
+What crosses a limit of a step is ended at once, with all its processes, and is
+.Li over_budget .
+It is not tried again, unless
+.Ic retry.on
+names
+.Li budget ,
+or
+.Li oom
+for its memory, which is tried again like other failures.
+When the run has used up a limit other than
+.Ic steps ,
+all that runs is ended.
+The exit status of a run that is over its budget is 125.
+.Pp
+Memory, time of processors, number of processes and what is printed are limited
+for the whole tree of processes: by cgroups where they can be had, else by
+looking every half second.
+.Ql agentrun status RUN
+says which.
+.Pp
+Tokens and cost are what the steps report, while they run, in the file
+.Ev AGENTRUN_USAGE :
+JSON lines with the names of OpenTelemetry,
+.Bd -literal -offset indent
+{"gen_ai.usage.input_tokens": 812, "gen_ai.usage.output_tokens": 90,
+ "gen_ai.request.model": "small", "cost": 0.0021}
+.Ed
+.Pp
+each object in one line.
+.Ql agentrun usage add
+writes them from a shell, and
+.Li usage
+of
+.Li agentrun.durable
+from Python.
+A line that cannot be counted fails the step, with the cause
+.Li usage .
+.Sh CHECKPOINTS INSIDE OF PYTHON
+.Bd -literal -offset indent
+from agentrun.durable import step, output, usage
+
+@step
+def ask(question): ...
+
+@step(retry=3, key=lambda page: page.url)
+def summarize(page): ...
+.Ed
+.Pp
+.Li agentrun.durable
+is there for every Python that a step starts, in whatever environment, from
+Python 3.8.
+What a function with
+.Li @step
+returns is a checkpoint inside of the step: on a retry or a resume the script
+starts again from its top, and calls that are done return what they returned
+before, without running.
+Results are JSON.
+Calls are told apart by function, arguments and how many of them came before;
+arguments that are no JSON need a
+.Li key .
+.Li output
+adds to the outputs of the step, and
+.Li usage
+reports what was used.
+Outside of a run all three are plain functions that leave nothing behind.
+.Ql agentrun status RUN --calls
+shows the calls.
+.Sh THE RULES OF A RUN
+.Ss Order
+Without
+.Ic needs ,
+a step follows the step above it.
+A step with
+.Ic when : on_failure
+or
+.Li always
+and without
+.Ic needs
+follows every step above it.
+Branches that do not depend on a failure go on.
+.Ss Conditions
+.Ic when
+looks at all steps that come before, directly or through others.
+Then
+.Ic if
+is asked, once.
+A step that is skipped by its own
+.Ic if ,
+by
+.Ic on_interrupt : skip
+or because there is no failure to handle satisfies those that need it.
+A step that is skipped because something it needs failed does not, except for
+.Li on_failure
+and
+.Li always
+steps.
+.Ss Failures
+.Ic continue_on_error
+covers a step that failed or timed out after its retries: those that need it go
+on, its outcome keeps the truth, and
+.Li on_failure
+steps are not triggered.
+It never covers a cancel, a deadline or the budget of the run.
+.Ss Retries
+Attempts are numbered through, across retries and resumes.
+.Ic never_on
+beats
+.Ic on .
+A step can set the pause before its next attempt with
+.Li retry_after
+among its outputs.
+.Ss Interruptions
+An attempt that began and whose end nobody saw is treated as
+.Ic on_interrupt
+says, always with the same idempotency key.
+A rerun uses up no retry.
+Three interruptions of one step in a row that nobody asked for end it as
+failed.
+.Ss Budget, deadline, cancel
+The step budget counts every attempt that is started, but not conditions and
+handlers.
+When it is used up, nothing new starts, and what runs finishes.
+Any other budget of the run, a deadline or a cancel ends running steps.
+After each of them, steps that have not started are skipped, and then
+.Li always
+steps run, and
+.Li on_failure
+steps too unless the run was cancelled, for five minutes at most.
+A second cancel ends them.
+.Ss Outcome
+A run is cancelled, else timed out, else over its budget, else failed if any
+step failed and that was not covered, else
+succeeded.
+"""

@@ -1,0 +1,259 @@
+"""The limits of a run and of its attempts: chosen once what enforces them, then one look every 0.5 s.
+
+    cgroup v2, cgroup v1   the kernel holds memory and processes to their limits (cgroups.py)
+    systemd scope          so it does, for each attempt by itself (scopes.py)
+    sampling               /proc is read (meter.py); RLIMIT_DATA of twice the memory bounds each process meanwhile
+
+Processor time is counted by the kernel and compared at the looks, whatever enforces the rest; output is
+counted as it arrives. `enforced_by` says what is in force, and names what is only sampled. Attempts without
+limits, in a run without, have no part in any of this.
+
+What the run has used: what it did under earlier shims (`spent`), the attempts that are gone, and those that live. A
+limit that is crossed stays crossed: it is told once, and to each new supervisor; who is to be ended then is the
+supervisor's to say, and ours only if nobody says it.
+
+AGENTRUN_LIMITS=sampling or =systemd, in the environment, chooses for a test what would not be chosen here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import procs, scopes
+from .cgroups import Cgroups, find
+from .meter import RESOURCES, SAMPLING, Meter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..store.folders import RunFolder
+    from .attempt import Attempt
+
+LOOK = 0.5          # seconds
+COUNTING = "counted as it is written"
+UNHEARD = 2.0       # seconds after which a run over its limit is ended by us if there is no supervisor
+UNHEEDED = 10.0     # and if there is one
+
+
+class Limits:
+    """All that is limited in one shim. `over`: limits of the run that were crossed, with what was used by then."""
+
+    __slots__ = (
+        "_cgroups", "_decided", "_ended", "_folder", "_live", "_over_at", "_scopes", "_seen_kills", "_seen_kills_at",
+        "_stale", "_tell", "enforced_by", "next", "over", "run", "spent",
+    )  # fmt: skip
+
+    def __init__(
+        self, folder: RunFolder, run: dict[str, int], spent: dict[str, int], tell: Callable[[str, int], None]
+    ) -> None:
+        self._folder = folder
+        self.run = run
+        self.spent = {"cpu": 0, "output": 0, **spent}
+        self._tell = tell
+        self.over: dict[str, int] = {}
+        self.enforced_by: str | None = None
+        self.next: float | None = None       # when to look; None: nothing limited lives
+        self._decided = self._scopes = self._ended = False
+        self._cgroups: Cgroups | None = None
+        self._live: dict[Attempt, Meter] = {}
+        self._stale: list[Meter] = []        # whose cgroup could not be removed yet
+        self._over_at = 0.0
+        self._seen_kills = self._seen_kills_at = -1.0
+
+    def begin(self, *, limited: bool) -> None:
+        """The run is known, and whether any order will be limited; what is spent already may be too much."""
+        if limited or any(what in self.run for what in RESOURCES):
+            self._decide()
+        for what in ("cpu", "output"):
+            self._check(what, self.spent[what])
+
+    def _decide(self) -> None:
+        if self._decided:
+            return
+        self._decided = True
+        forced = os.environ.get("AGENTRUN_LIMITS")
+        found = find(self._folder) if forced not in ("sampling", "systemd") else None
+        if found is None or "memory" not in found.covers:
+            self._scopes = scopes.works() if forced == "systemd" else not forced and scopes.available()
+            if found and self._scopes:
+                found.close()
+                found = None
+        self._cgroups = found
+        if found and self.run:
+            found.hold_run(self.run)
+        self.enforced_by = self._words()
+
+    def _words(self) -> str:
+        if self._scopes:
+            summed = [what for what in ("memory", "processes") if what in self.run]
+            return "systemd scope" + (f"; {' and '.join(summed)} of the run: {SAMPLING}" if summed else "")
+        if self._cgroups is None or self._cgroups.stuck:
+            return SAMPLING
+        sampled = [what for what in RESOURCES if what not in self._cgroups.covers]
+        return self._cgroups.name + (f"; {' and '.join(sampled)}: {SAMPLING}" if sampled else "")
+
+    # ---- attempts
+
+    def measure(self, attempt: Attempt) -> None:
+        """Give it a meter, before its process exists, if anything limits it."""
+        limits: dict[str, int] = attempt.order.get("limits") or {}
+        shared = self.run if attempt.counted else {}
+        if not limits and not shared:
+            return
+        wanted = [what for what in RESOURCES if what in limits or what in shared]
+        meter = attempt.meter = Meter(attempt.kin, limits, wanted, self if shared else None)
+        self._live[attempt] = meter
+        meter.enforced_by = COUNTING
+        if wanted:
+            self._decide()
+            meter.enforced_by = self._words()
+            self._enclose(attempt, meter, limits, shared)
+            if self.next is None:
+                self.next = time.monotonic() + LOOK
+
+    def _enclose(self, attempt: Attempt, meter: Meter, limits: dict[str, int], shared: dict[str, int]) -> None:
+        if self._scopes:
+            if "memory" in limits or "processes" in limits:
+                meter.unit = scopes.unit_name(self._folder.run_id, attempt.key)
+            return
+        if self._cgroups is None or self._cgroups.stuck:
+            return
+        try:
+            meter.place(self._cgroups, self._cgroups.make(attempt.key, counted=bool(shared)))
+        except OSError:
+            meter.enforced_by = SAMPLING
+
+    def begun(self, attempt: Attempt, pid: int) -> None:
+        """Its process exists."""
+        if attempt.meter:
+            attempt.meter.begun(pid)
+            if attempt.meter.group and (attempt.meter.group.tight or (self._cgroups and self._cgroups.counted.tight)):
+                self.next = time.monotonic()
+
+    def ended(self, attempt: Attempt) -> None:
+        """Its leader has ended: what the result says of what it used. A look at what it crossed unseen."""
+        meter, result = attempt.meter, attempt.result
+        if meter is None or result is None:
+            return
+        crossed = meter.look()
+        if crossed == "processes" and result.exit_code != 0 and not attempt.ending:
+            attempt.cause = crossed  # what forks without end may leave others to it
+        cpu, peak, killed = meter.totals()
+        result.cpu_ms = max(result.cpu_ms, cpu)
+        result.max_rss_kib = max(result.max_rss_kib, peak >> 10)
+        result.oom = killed and result.exit_code != 0
+        result.enforced_by = meter.enforced_by
+        self._blame(meter)
+
+    def gone(self, attempt: Attempt) -> None:
+        """Nothing of it lives."""
+        meter = self._live.pop(attempt, None)
+        if meter is None:
+            return
+        if meter.run:
+            self.spent["cpu"] += meter.totals()[0]
+        attempt.meter = None
+        if not meter.remove():
+            self._stale.append(meter)
+
+    # ---- the look
+
+    def look(self) -> list[tuple[Attempt, str]]:
+        """Measure all that lives: which attempts crossed a limit of their own, and which."""
+        crossed = []
+        for attempt, meter in list(self._live.items()):
+            what = meter.look()
+            if what:
+                crossed.append((attempt, what))
+            else:
+                self._blame(meter)
+        self._look_at_run()
+        if self._cgroups and self._cgroups.stuck:
+            self._cgroups.leave()
+        self._stale = [meter for meter in self._stale if not meter.remove()]
+        self.next = time.monotonic() + LOOK if self._live or self._stale else None
+        return crossed
+
+    def _look_at_run(self) -> None:
+        live = [meter for meter in self._live.values() if meter.run]
+        for what in RESOURCES:
+            if what not in self.run or what in self.over:
+                continue
+            if what != "cpu" and self._cgroups and not self._cgroups.stuck and what in self._cgroups.covers:
+                counted = self._cgroups.counted  # the kernel holds it
+                if what in counted.tight:
+                    self._check(what, counted.memory() if what == "memory" else counted.processes())
+                continue
+            used = self.spent.get(what, 0) + sum(meter.use[what] for meter in live)
+            if what == "memory" and used > self.run[what]:
+                for meter in live:
+                    meter.divide()
+                used = sum(meter.use[what] for meter in live)
+            self._check(what, used)
+
+    def _blame(self, meter: Meter) -> None:
+        """What the kernel did to an attempt that kept to its own limits, it did for the run's."""
+        if meter.run is None or self._cgroups is None:
+            return
+        counted = self._cgroups.counted
+        if "memory" in self.run and meter.blames_run("memory") and counted.full():
+            self._cross("memory", max(self.run["memory"], counted.memory()))
+        if "processes" in self.run and meter.blames_run("processes"):
+            self._cross("processes", max(self.run["processes"], counted.processes()))
+
+    def admit(self, count: int) -> int:
+        """How many of these bytes of output the run's limit leaves room for."""
+        limit = self.run.get("output")
+        if limit is None:
+            return count
+        kept = max(0, min(count, limit - self.spent["output"]))
+        self.spent["output"] += kept
+        if kept < count:
+            self._cross("output", self.spent["output"] + count - kept)
+        return kept
+
+    def _check(self, what: str, used: int) -> None:
+        if what in self.run and used > self.run[what]:
+            self._cross(what, used)
+
+    def _cross(self, what: str, used: int) -> None:
+        if what in self.over:
+            return
+        if not self.over:
+            self._over_at = time.monotonic()
+        self.over[what] = used
+        self._tell(what, used)
+
+    def left_alone(self, attended: bool) -> bool:
+        """Whether the run has been over so long that what counts is ours to end. True once."""
+        patience = UNHEEDED if attended else UNHEARD
+        if not self.over or self._ended or time.monotonic() - self._over_at < patience:
+            return False
+        self._ended = True
+        return True
+
+    # ---- memory of the machine
+
+    def machine_kills(self, *, now: bool = False) -> float:
+        """How often this machine's kernel killed for want of memory; up to a second old, unless asked for `now`."""
+        if now or time.monotonic() - self._seen_kills_at > 1:
+            self._seen_kills_at = time.monotonic()
+            text = procs.read("/proc/vmstat")
+            _, found, rest = text.partition(b"\noom_kill ")
+            self._seen_kills = float(rest.partition(b"\n")[0]) if found else 0.0
+        return self._seen_kills
+
+    def close(self) -> None:
+        """Remove all cgroups in which nobody lives."""
+        for meter in self._stale:
+            meter.remove()
+        if self._cgroups:
+            self._cgroups.close()
+
+
+def dead_by_memory(attempt: Attempt, limits: Limits, number: Any) -> bool:
+    """Whether a leader that SIGKILL ended was the kernel's victim, as far as can be told: we sent none."""
+    return number == 9 and not attempt.ending and limits.machine_kills(now=True) > attempt.kills
