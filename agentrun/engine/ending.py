@@ -51,6 +51,8 @@ def status_of_step(row: StepRow) -> int:
         return 69
     if row.outcome == "timed_out":
         return 124
+    if row.outcome == "over_budget":
+        return 125
     if row.signal is not None:
         return 128 + row.signal
     return row.exit_code or 1

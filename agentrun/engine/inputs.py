@@ -298,8 +298,8 @@ def _check_environment(key: str, env: Mapping[str, str]) -> None:
         size = len(name) + len(value)
         if size * 4 > contract.LONGEST_VALUE and len(os.fsencode(name + value)) + 1 > contract.LONGEST_VALUE:
             raise InputsError(
-                f"the variable {name} would have {size:,} characters, and a variable of a process can have 131,071"
-                " bytes: give a python step the value by `with`, or write it to a file in $AGENTRUN_RUN_DIR"
+                f"the value of the variable {name} is too long: {size:,} characters, where a process can be given"
+                " 128 KiB in one; give it to a python step by `with`, or write it to a file in $AGENTRUN_RUN_DIR"
             )
 
 

@@ -64,7 +64,8 @@ def judge(
 ) -> Verdict:
     """What the end of an attempt means. Reads the files that the attempt left; changes nothing.
 
-    `complaint`: what it said that it used cannot be counted, and why: it fails, however it ended by itself. `stopping`: we were told to stop as well, so whoever stopped it stops the machine, or the whole of us.
+    `complaint`: why what it said that it used cannot be counted; it fails, however it ended by itself. `stopping`: we
+    were told to stop as well, so whoever stopped it stops the machine, or the whole of us.
     """
     if stopping and is_stop(result):
         return verdict(step, result, "interrupted", "shutdown", (), "ended with everything else by a shutdown")

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from zlib import crc32
 
 from ..model import Job, Outcome, Reason, Retry, Step, When, split_instance
-from .facts import CLOSING_LIMIT, RUN_ENDS, Facts, StepFacts
+from .facts import CLOSING_LIMIT, Facts, StepFacts
 from .history import (
     Answered,
     Ask,
@@ -44,6 +44,7 @@ from .history import (
     Unfold,
     Unfolded,
 )
+from .indices import RUN_ENDS
 
 __all__ = [
     "CLOSING_LIMIT", "Answered", "Ask", "BudgetSpent", "CancelWished", "Cause", "Close", "Complete", "Decision", "End",

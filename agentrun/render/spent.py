@@ -113,7 +113,7 @@ def call_lines(call: CallRow, look: Look, *, whole: bool = False) -> list[str]:
     """A call: who made it, with what, what came of it, how long it took; `whole`: nothing is shortened."""
     place = look.paint(f"{call.instance}#{call.attempt}", "dim")
     took = times.duration(call.ms)
-    arguments = printable(_arguments(call.arguments))
+    arguments = printable(_arguments(call))
     came = printable(call.result or "null") if call.error is None else f"failed: {printable(call.error)}"
     came = came if whole else fit(came, _RESULT, look.dots)
     came = look.paint(came, "red") if call.error is not None else f"{'→' if look.unicode else '->'} {came}"
@@ -127,22 +127,14 @@ def call_lines(call: CallRow, look: Look, *, whole: bool = False) -> list[str]:
     return lines
 
 
-def _arguments(text: str) -> str:
-    """`"acme", n=3`: as they stand in the program, as far as JSON tells."""
+def _arguments(call: CallRow) -> str:
+    """`topic="rates", n=3`: as they would stand in the program."""
     try:
-        value: JSON = json.loads(text)
+        value: JSON = json.loads(call.arguments)
     except (ValueError, RecursionError):
-        return text
-    if isinstance(value, dict) and value.keys() == {"args", "kwargs"}:
-        value = [value["args"], value["kwargs"]]
-    if isinstance(value, list) and [type(part) for part in value] == [list, dict]:
-        return ", ".join([*map(words.compact, value[0]), *_named(value[1])])
+        return call.arguments
+    if value is None and call.key is not None:  # they were no JSON: it is known by its key
+        return f"key={words.compact(call.key)}"
     if isinstance(value, dict):
-        return ", ".join(_named(value))
-    if isinstance(value, list):
-        return ", ".join(map(words.compact, value))
+        return ", ".join(f"{name}={words.compact(part)}" for name, part in value.items())
     return words.compact(value)
-
-
-def _named(values: dict[str, JSON]) -> list[str]:
-    return [f"{name}={words.compact(value)}" for name, value in values.items()]

@@ -36,8 +36,8 @@ _KNOWN = frozenset((*_INPUT, *_OUTPUT, *_COST, *_MODEL))
 _MOST = 2**53  # of tokens, and of billionths: what every JSON writer can write exactly
 _MODEL_LIMIT = 200  # characters
 _LINE_LIMIT = 1 << 20
-_FILE_LIMIT = 64 << 20  # some 600,000 calls of one attempt
-_AT_ONCE = 4 << 20  # bytes read before others get their turn, while the attempt runs
+_FILE_LIMIT = 32 << 20  # some 250,000 calls of one attempt
+_AT_ONCE = 1 << 20  # bytes read before others get their turn, while the attempt runs
 _SHOWN = 60  # characters of what is complained about
 _DECIMAL = re.compile(r"([0-9]{1,20}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")  # as jq writes 1e-05
 

@@ -266,9 +266,9 @@ def caller(world: World, quotes: Quotes) -> Recorded:
     return run.commit(
         CallsTaken("rates", (
             Made("agent.ask", '{"topic":"rates","n":3}', '{"answer":"yes"}', started_at=START, ms=1234),
-            Made("agent.fetch", "[[1],{}]", None, "ValueError: no \x1b[31m", started_at=START + 1, attempt=2),
+            Made("agent.fetch", "null", None, "ValueError: no \x1b[31m", "page 1", 2, START + 1),
         ), 10),
-        CallsTaken("customers", (Made("write", f"[{long}]", long, key="acme", started_at=START + 2),), 10),
+        CallsTaken("customers", (Made("write", f'{{"text":{long}}}', long, key="acme", started_at=START + 2),), 10),
     )  # fmt: skip
 
 
@@ -277,9 +277,9 @@ def test_the_calls_of_a_run(world: World, caller: Recorded) -> None:
     assert (status, err) == (0, "")
     assert out.splitlines()[:2] == [
         'rates#1  agent.ask(topic="rates", n=3) → {"answer":"yes"}  1.2 s',
-        "rates#2  agent.fetch(1) failed: ValueError: no \\x1b[31m  0.0 s",
+        r'rates#2  agent.fetch(key="page 1") failed: ValueError: no \x1b[31m  0.0 s',
     ]
-    assert out.splitlines()[2].startswith('customers#1  write("xxxx')
+    assert out.splitlines()[2].startswith('customers#1  write(text="xxxx')
     assert len(out.splitlines()[2]) < 190
     assert world.call("status", caller.id, "--calls", "--step", "rates")[1].splitlines() == out.splitlines()[:2]
 
@@ -287,7 +287,7 @@ def test_the_calls_of_a_run(world: World, caller: Recorded) -> None:
 def test_in_full(world: World, caller: Recorded) -> None:
     long = json.dumps("x" * 500)
     assert world.call("status", caller.id, "--calls", "-v", "--step", "customers")[1].splitlines() == [
-        f"customers#1  write({long})",
+        f"customers#1  write(text={long})",
         "    key   acme",
         f"    → {long}",
         "    2026-11-20 10:00:00 +0000, took 0.0 s",
@@ -302,7 +302,7 @@ def test_as_json(world: World, caller: Recorded) -> None:
         "error": None, "started_at": "2026-11-20T10:00:00.000Z", "ms": 1234,
     }  # fmt: skip
     assert [(call["key"], call["error"], call["result"] is None) for call in found[1:]] == [
-        (None, "ValueError: no \x1b[31m", True), ("acme", None, False),
+        ("page 1", "ValueError: no \x1b[31m", True), ("acme", None, False),
     ]  # fmt: skip
 
 

@@ -90,7 +90,9 @@ def parse_job(line: str) -> tuple[Job, Facts]:
 def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
     """`a HOW [after MS]`, `a if N|lost`, `a[1] until N|lost`, `cancel`, `stop`; `-` is nothing but time.
 
-    `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was. HOW is one of: ok, exit N, sig NAME, raise NAMES, cause NAME, timeout, cancelled, deadline, over (its own budget),
+    `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was. HOW is one of:
+    ok, exit N, sig NAME, raise NAMES, cause NAME, timeout, cancelled, deadline, over (its own budget), oom, budget
+    (the run's), halted (fail_fast),
     lost (an interruption), shut (one that was asked for).
     """
     match text.split():

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.engine.facts import FAILURES
+from agentrun.engine.indices import FAILURES
 from agentrun.engine.plan import (
     Answered,
     Ask,

@@ -83,7 +83,7 @@ steps:
 @pytest.mark.parametrize(
     ("inherit", "there", "absent"),
     [
-        ("true", {"OUTSIDE": "here", "PATH": "/opt/none:/usr/bin:/bin", "ODD": "a\nb=c"}, ["AGENTRUN_USAGE"]),
+        ("true", {"OUTSIDE": "here", "PATH": "/opt/none:/usr/bin:/bin", "ODD": "a\nb=c"}, ["AGENTRUN_ITEM"]),
         ("false", {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}, ["OUTSIDE", "ODD", "ARENA", "AGENTRUN_HOME"]),
         ("[OUTSIDE, NOT_SET]", {"OUTSIDE": "here", "PATH": "/usr/bin:/bin"}, ["ODD", "NOT_SET", "ARENA"]),
         ("[PATH]", {"PATH": "/opt/none:/usr/bin:/bin", "SHELL": "/bin/sh"}, ["OUTSIDE"]),
@@ -200,7 +200,7 @@ def test_cron_starts_it_with_nearly_nothing(place: Place) -> None:
     env = environments(place)["a"]
     assert {name: env[name] for name in CRON} == CRON
     others = {name for name in env if not name.startswith("AGENTRUN_")}
-    assert others - {"_", "SHLVL"} == {*CRON, "PWD", "TMPDIR", "TRACEPARENT"}, "beside what a shell adds"
+    assert others - {"_", "SHLVL"} == {*CRON, "PWD", "PYTHONPATH", "TMPDIR", "TRACEPARENT"}, "beside what a shell adds"
     # nobody said which encoding this is: what a step wrote is kept byte for byte
     assert place.call("logs", "job", "--step", "c", "--raw").stdout == "Ærø\n"
 

@@ -151,7 +151,7 @@ def test_but_not_what_is_whole_and_wrong(file: Path) -> None:
         UsageReader(str(file)).read_new(final=True)
 
 
-@pytest.mark.parametrize("text", [b"", b'{"cost": 5}\n', b'{"cost": 500, "a": 1, "b": 2}\n'], ids=["no", "less", "more"])
+@pytest.mark.parametrize("text", [b"", b'{"cost": 5}\n', b'{"cost": 500, "a": 1, "b": 2}\n'])
 def test_who_writes_over_it_is_told(file: Path, text: bytes) -> None:
     append(file, b'{"cost": 1, "long": 1}\n')
     reader = UsageReader(str(file))
@@ -194,12 +194,14 @@ def test_a_flood_is_read_piece_by_piece_until_the_end(file: Path) -> None:
     line = json.dumps({IN: 1, "x": "x" * 1000}).encode() + b"\n"
     file.write_bytes(line * 10_000)
     reader = UsageReader(str(file))
-    pieces = [reader.read_new()[0].calls for _ in range(3)]
+    pieces = []
+    while used := reader.read_new():
+        pieces.append(used[0].calls)
     assert sum(pieces) == 10_000
-    assert max(pieces) < 5_000
+    assert max(pieces) < 2_000
     assert UsageReader(str(file)).read_new(final=True) == [Usage("", 10_000, 10_000, 0, 0)]
-    file.write_bytes(line * 70_000)
-    with pytest.raises(BadUsage, match="larger than 64 MiB"):
+    file.write_bytes(line * 35_000)
+    with pytest.raises(BadUsage, match="larger than 32 MiB"):
         UsageReader(str(file)).read_new()
 
 

@@ -71,7 +71,7 @@ def family(run: Store, database: Database) -> Store:
 def test_usage_adds_up_by_attempt_model_and_day(run: Store, reader: Reader) -> None:
     commit(run, RUN, taken(), taken(model="n", cost=1))
     commit(run, RUN, taken(seen=300), taken(seen=300, day=NEXT))
-    rows = reader.connection.execute("SELECT model, day, calls, input_tokens, output_tokens, cost FROM usage").fetchall()
+    rows = reader.connection.execute("SELECT model, day, calls, input_tokens, output_tokens, cost FROM usage")
     assert sorted(rows) == [("m", DAY, 2, 20, 10, 14), ("m", NEXT, 1, 10, 5, 7), ("n", DAY, 1, 10, 5, 1)]
     assert spent.of_attempt(reader, RUN, "a", 1) == (300, Spent(tokens=60, cost=22))
     assert spent.of_run(reader, RUN) == Spent(tokens=60, cost=22)
