@@ -147,6 +147,8 @@ class Scope:
             self._lone = None
         if not done:
             self._begun[call.key] -= 1
+        elif call.key in self.failed:
+            self._loose = True  # it raised before, and does not now
 
 
 class Book:

@@ -177,10 +177,8 @@ class Journal:
     def read_new(self) -> list[Entry]:
         """What was appended since the last call: whole lines that are entries, each with its number as `line`."""
         found: list[Entry] = []
-        while True:
+        while self._offset < os.fstat(self._fd).st_size:
             block = os.pread(self._fd, _BLOCK, self._offset)
-            if not block:
-                return found
             self._offset += len(block)
             lines = (self._rest + block).split(b"\n")
             self._rest = lines.pop()
@@ -194,6 +192,7 @@ class Journal:
                         found.append(entry)
                 except (ValueError, LookupError, TypeError, StopIteration):
                     pass  # torn, or not ours
+        return found
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -14,30 +14,27 @@ import sys
 import time
 
 from ..errors import AgentrunError, Missing
-from ..model import Job, Reason, Step, instance_name, split_instance
+from ..model import Job, Step
 from ..step import procs, tree
 from ..step.link import Link, ShimGone
 from ..store import locks
 from ..store.changes import Noted
 from ..store.folders import RunFolder
-from ..store.instances import frozen_numbers
-from ..store.read import Reader, Run, StepState
+from ..store.read import Reader, Run
 from ..store.spent import Spent
 from ..store.write import Store
 from .attention import STOPS
 from .budgets import Meter
 from .clock import Clock
 from .create import Frozen, forget
-from .facts import Facts, StepFacts
-from .history import CancelWished, Close, Ended
 from .inputs import Inputs, limits_of
 from .lease import Lease, busy, overtake, this_process
+from .rebuild import rebuild
 from .supervisor import Supervisor, Watcher, left_running
 
 _MAX_RESTARTS = 5  # of the supervisor by one shim; each of them also counts for max_resumes
 _MAX_SHIMS = 3  # in a row that die before they hold the run
 _SHIM_PATIENCE = 5.0  # seconds for a shim that holds its lock to answer
-_REASONS: dict[str, Reason] = {"cancelled": "cancel", "timed_out": "deadline", "over_budget": "budget"}
 
 
 Adopted = tuple[Link, set[tuple[str, int]]]  # a shim that lives, and what runs there
@@ -105,15 +102,7 @@ def supervise(
         raise _no_environment(run_id)
     facts, in_flight, ended = rebuild(reader, run, job, clock)
     inputs = Inputs(run, job, folder, reader, frozen.env, facts)
-    meter = Meter(
-        job,
-        run,
-        reader,
-        usage_path=folder.usage,
-        calls_path=folder.calls,
-        now=clock.now(),
-        called=run.caller is not None,
-    )
+    meter = _meter(job, run, reader, folder, clock)
 
     def open_shim(fresh: Link | None = None) -> Link:
         return _open(fresh, folder, run, job, inputs.base, frozen.umask, meter.spent)
@@ -123,11 +112,7 @@ def supervise(
     running: set[tuple[str, int]] = set()
     if adopted:
         shim, running = adopted
-        for instance, attempt in running - set(in_flight):
-            # of a step that another job file has dropped: nothing of this run waits for it
-            shim.end(instance, attempt, "shutdown", 0)
-        if link:
-            link.close()
+        _drop(shim, running - set(in_flight), link)
     else:
         if run.epoch > 1:
             tree.end_leftovers(run_id, folder, keep=left_running(job, facts))
@@ -159,6 +144,26 @@ def supervise(
     return supervisor
 
 
+def _meter(job: Job, run: Run, reader: Reader, folder: RunFolder, clock: Clock) -> Meter:
+    return Meter(
+        job,
+        run,
+        reader,
+        usage_path=folder.usage,
+        calls_path=folder.calls,
+        now=clock.now(),
+        called=run.caller is not None,
+    )
+
+
+def _drop(shim: Link, strangers: set[tuple[str, int]], fresh: Link | None) -> None:
+    """What only a new shim or another job file would need: an early link; steps and items that are no more."""
+    for instance, attempt in strangers:  # nothing of this run waits for them
+        shim.end(instance, attempt, "shutdown", 0)
+    if fresh:
+        fresh.close()
+
+
 def _open(
     fresh: Link | None, folder: RunFolder, run: Run, job: Job, env: dict[str, str], umask: int, spent: Spent
 ) -> Link:
@@ -178,6 +183,7 @@ def _open(
                 restart=[sys.executable, "-P", "-m", "agentrun", "supervise", folder.run_id],
                 max_restarts=_MAX_RESTARTS if run.caller is None else 0,
                 limits=limits_of(job.budget),
+                limited=any(step.budget is not Step.budget for step in job.steps),
                 spent={"cpu": spent.cpu, "output": spent.output},
             )
             link.hello()
@@ -216,104 +222,6 @@ def _reconcile(
         if running is None:
             shim.goodbye()  # or it would start another supervisor, for the same to happen
         raise
-
-
-def rebuild(
-    reader: Reader, run: Run, job: Job, clock: Clock
-) -> tuple[Facts, list[tuple[str, int]], list[Ended]]:
-    """The facts of a run from its rows; the attempts that the record says are running; ends not decided on."""
-    steps: dict[str, StepFacts] = {}
-    in_flight: list[tuple[str, int]] = []
-    ended: list[Ended] = []
-    for row in reader.step_states(run.id):
-        if row.outcome == "succeeded":  # nearly all of them, after a crash late in a long run
-            known = steps[row.instance] = StepFacts("finished", "succeeded", attempt=row.attempt)
-        else:
-            known = steps[row.instance] = StepFacts(
-                state=row.state,
-                outcome=row.outcome,
-                reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
-                covered=bool(row.covered),
-                attempt=row.attempt,
-                tries=row.tries,
-                interruptions=row.interruptions,
-                due=row.due,
-                asked="go" if row.asked else None,
-            )
-        if row.instances is not None:
-            _add_instances(reader, run, job.step(row.instance), row, known)
-        if row.state == "running" and known.numbers is None:
-            _running(reader, run, job, row, known, in_flight, ended)
-    _open_untils(job, steps, in_flight)
-    facts = Facts(
-        job,
-        seed=run.id,
-        deadline_at=clock.deadline_at(job.deadline),
-        max_parallel=job.max_parallel or os.cpu_count() or 1,
-        started=run.started_steps,
-        steps=steps,
-    )
-    for _ in range(reader.cancels_taken(run.id)):
-        facts.apply(CancelWished(clock.now()))
-    if run.closing is not None and run.closing_at is not None:
-        # the handlers' five minutes are of a machine that is on: after a reboot they begin anew
-        at = run.closing_at if run.boot_id == clock.boot_id else clock.now()
-        facts.apply(Close(run.closing, _REASONS[run.closing], at))
-    return facts, in_flight, ended
-
-
-def _add_instances(reader: Reader, run: Run, step: Step, row: StepState, known: StepFacts) -> None:
-    """What a step's own row knows of its instances."""
-    if step.foreach is not None:
-        known.numbers = frozen_numbers(reader.connection, run.id, step.id)
-    elif step.repeat is not None:
-        known.round, known.answered = row.instances or 0, row.answered
-
-
-def _open_untils(job: Job, steps: dict[str, StepFacts], in_flight: list[tuple[str, int]]) -> None:
-    """A loop that runs, and whose last round is done, was asking its `until`."""
-    for step in job.steps:
-        known = steps.get(step.id)
-        if step.repeat is None or known is None or known.state != "running" or known.round <= known.answered:
-            continue
-        name = instance_name(step.id, known.round)
-        last = steps.get(name)
-        if last is not None and last.outcome in ("succeeded", "skipped"):
-            known.running = True
-            in_flight.append((name, 0))
-
-
-def _running(
-    reader: Reader,
-    run: Run,
-    job: Job,
-    row: StepState,
-    known: StepFacts,
-    in_flight: list[tuple[str, int]],
-    ended: list[Ended],
-) -> None:
-    """A step that the record says is running: its `if`, its attempt, or an end that nothing followed from yet."""
-    step, number = job.step(split_instance(row.instance)[0]), split_instance(row.instance)[1]
-    if step.repeat is not None and number < 0 and known.round:
-        return  # its rounds run, or its `until` does
-    if step.condition is not None and not row.asked and not (step.repeat is not None and number >= 0):
-        known.state, known.running = "queued", True
-        in_flight.append((row.instance, 0))
-        return
-    attempt = reader.attempt(run.id, row.instance, row.attempt) if row.attempt else None
-    if attempt is None or (attempt.state == "finished" and attempt.outcome != "interrupted"):
-        known.state = "queued"  # its `if` said go, and it waited for a slot
-        return
-    known.running = True
-    if attempt.state == "running":
-        in_flight.append((row.instance, attempt.number))
-    else:  # interrupted by a stop: what follows was left to whoever goes on
-        at = attempt.finished_at or 0
-        ended.append(
-            Ended(
-                row.instance, attempt.number, "interrupted", at, requested=attempt.requested, reason="shutdown"
-            )
-        )
 
 
 def _adopt(folder: RunFolder, epoch: int, *, force: bool = False) -> Adopted | None:

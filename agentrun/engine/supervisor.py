@@ -27,7 +27,7 @@ from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
 from ..store import locks
-from ..store.changes import Change, Noted, RunFinished, WishTaken
+from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.read import Run
 from ..store.write import Store
@@ -86,6 +86,7 @@ class Supervisor:
         self._link, self._relink = link, relink
         self._watcher, self._inputs, self._meter = watcher, inputs, meter
         self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted)
+        self._enforced_by = run.enforced_by
         self._over: str | None = None  # the budget of the run that the shim says is exceeded, in words
         self._results = ResultsReader(folder.results, run.results_seen)
         self._suspects: list[tuple[int, Result]] = []
@@ -139,7 +140,10 @@ class Supervisor:
 
     def _mind_budgets(self, now: int) -> None:
         """What has been used since the last look, and whether that ends an attempt or the run."""
-        meter = self._meter
+        meter, held_by = self._meter, self._link.enforced_by
+        if held_by is not None and held_by != self._enforced_by:
+            self._enforced_by = held_by
+            self._turn.changes.append(LimitsHeld(held_by, now))
         for over in meter.look(now):
             self._link.end(over.instance, over.attempt, over.cause, self._grace(over.instance))
         self.facts.started_below = meter.steps_of_children

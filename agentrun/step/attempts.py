@@ -23,7 +23,7 @@ from heapq import heapify, heappop, heappush
 from . import tree
 from .attempt import Attempt, wall
 from .launch import Launcher, SpawnFailed, start_removal
-from .limits import Limits, dead_by_memory
+from .limits import Limits
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .places import Place, Places
@@ -219,8 +219,7 @@ class Attempts:
         if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
         code = os.waitstatus_to_exitcode(status)
-        result = attempt.ended(code if code >= 0 else None, -code if code < 0 else None, usage)
-        result.oom = dead_by_memory(attempt, self.limits, result.signal)
+        attempt.ended(code if code >= 0 else None, -code if code < 0 else None, usage)
         self.limits.ended(attempt)
         if not attempt.ending:
             attempt.due = None

@@ -44,24 +44,27 @@ class Group:
         for path in self.paths:
             os.mkdir(path, 0o700)
 
-    def limit(self, limits: dict[str, int]) -> None:
-        """Hold it to them from now on, as far as it can. It is `tight` where it held more already."""
+    def limit(self, limits: dict[str, int], *, whole: bool = True) -> None:
+        """Hold it to them from now on, as far as it can. It is `tight` where it held more already.
+
+        `whole`: where memory ends, all in it is to go, if the kernel can (v2), and not one process.
+        """
         self.tight.clear()
         if "processes" in limits and "processes" in self.folders:
             put(self.folders["processes"] + "/pids.max", str(limits["processes"]))
             if self.processes() > limits["processes"]:
                 self.tight.add("processes")
         if "memory" in limits and "memory" in self.folders:
-            self._limit_memory(self.folders["memory"], limits["memory"])
+            self._limit_memory(self.folders["memory"], limits["memory"], whole)
 
     def lift(self) -> None:
         """No limits until `limit` is called again."""
         if "processes" in self.folders:
             put(self.folders["processes"] + "/pids.max", "max")
         if "memory" in self.folders:
-            self._limit_memory(self.folders["memory"], None)
+            self._limit_memory(self.folders["memory"], None, False)
 
-    def _limit_memory(self, folder: str, limit: int | None) -> None:
+    def _limit_memory(self, folder: str, limit: int | None, whole: bool) -> None:
         raise NotImplementedError
 
     def cpu(self) -> int:
@@ -132,7 +135,7 @@ class GroupV1(Group):
 
     __slots__ = ()
 
-    def _limit_memory(self, folder: str, limit: int | None) -> None:
+    def _limit_memory(self, folder: str, limit: int | None, whole: bool) -> None:
         names = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")  # the second only with swap accounting
         for name in names if limit is not None else reversed(names):
             if put(f"{folder}/{name}", str(-1 if limit is None else limit)) == errno.EBUSY:
@@ -148,21 +151,11 @@ class GroupV1(Group):
         return _number(self.folders.get("memory", "") + "/memory.max_usage_in_bytes")
 
     def kills(self) -> int:
-        folder = self.folders.get("memory")
-        return _kills_v1(folder) if folder else 0
+        # where the victim was: those of a child run's attempts are told by its own shim
+        return _field(self.folders.get("memory", "") + "/memory.oom_control", b"oom_kill")
 
     def full(self) -> bool:
         return "memory" in self.tight or _full_v1(self.folders.get("memory", ""))
-
-
-def _kills_v1(folder: str) -> int:
-    """A kill counts where its victim was; those below that filled a cgroup of their own are not ours to explain."""
-    found = _field(folder + "/memory.oom_control", b"oom_kill")
-    for name in inner(folder):
-        below = f"{folder}/{name}"
-        if not _full_v1(below):
-            found += _kills_v1(below)
-    return found
 
 
 def _full_v1(folder: str) -> bool:
@@ -175,8 +168,8 @@ class GroupV2(Group):
 
     __slots__ = ()
 
-    def _limit_memory(self, folder: str, limit: int | None) -> None:
-        put(folder + "/memory.oom.group", "0" if limit is None else "1")
+    def _limit_memory(self, folder: str, limit: int | None, whole: bool) -> None:
+        put(folder + "/memory.oom.group", str(int(whole)))
         put(folder + "/memory.swap.max", "max" if limit is None else "0")
         if put(folder + "/memory.max", "max" if limit is None else str(limit)) == errno.EBUSY:
             self.tight.add("memory")

@@ -56,7 +56,7 @@ class Cgroups:
     def hold_run(self, limits: dict[str, int]) -> None:
         """Hold all counted attempts together to these."""
         self._run_limits = {what: limits[what] for what in ("memory", "processes") if what in limits}
-        self.counted.limit(self._run_limits)
+        self.counted.limit(self._run_limits, whole=False)
 
     def make(self, key: Key, *, counted: bool) -> Group:
         """A new cgroup for an attempt. OSError where it cannot be made."""
@@ -93,7 +93,7 @@ class Cgroups:
         if self.stuck:
             return False
         if self._run_limits:
-            self.counted.limit(self._run_limits)
+            self.counted.limit(self._run_limits, whole=False)
         return True
 
     def close(self) -> None:

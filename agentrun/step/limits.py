@@ -27,7 +27,6 @@ from .meter import RESOURCES, SAMPLING, Meter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ..store.folders import RunFolder
     from .attempt import Attempt
@@ -136,15 +135,19 @@ class Limits:
     def ended(self, attempt: Attempt) -> None:
         """Its leader has ended: what the result says of what it used. A look at what it crossed unseen."""
         meter, result = attempt.meter, attempt.result
-        if meter is None or result is None:
+        assert result
+        # a KILL that we did not send, and the machine was short of memory: the kernel's, as far as can be told
+        killed = result.signal == 9 and not attempt.ending
+        result.oom = killed and self.machine_kills(now=True) > attempt.kills
+        if meter is None:
             return
         crossed = meter.look()
         if crossed == "processes" and result.exit_code != 0 and not attempt.ending:
             attempt.cause = crossed  # what forks without end may leave others to it
-        cpu, peak, killed = meter.totals()
+        cpu, peak, victims = meter.totals()
         result.cpu_ms = max(result.cpu_ms, cpu)
         result.max_rss_kib = max(result.max_rss_kib, peak >> 10)
-        result.oom = killed and result.exit_code != 0
+        result.oom = result.oom or (victims and result.exit_code != 0)
         result.enforced_by = meter.enforced_by
         self._blame(meter)
 
@@ -252,8 +255,3 @@ class Limits:
             meter.remove()
         if self._cgroups:
             self._cgroups.close()
-
-
-def dead_by_memory(attempt: Attempt, limits: Limits, number: Any) -> bool:
-    """Whether a leader that SIGKILL ended was the kernel's victim, as far as can be told: we sent none."""
-    return number == 9 and not attempt.ending and limits.machine_kills(now=True) > attempt.kills

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .protocol import Message
 
 LONGEST_WAIT = 86_400.0  # seconds; epoll takes 24 days at most
+LAST_BREATH = 0.1  # seconds
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each restart; the last for all that follow
 
 
@@ -368,6 +369,8 @@ class Shim:
         while draining and self._attempts and self._attempts.draining():
             self._wait(None)
         if draining and self._attempts:
+            if self._attempts.limits.enforced_by:
+                self._wait(LAST_BREATH)  # it closed its output because it dies: its cgroup is free when it has
             self._attempts.close()
         self._over = True
 

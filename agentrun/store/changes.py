@@ -321,6 +321,18 @@ class WishTaken(NamedTuple):
         guard(cursor, f"wish {self.wish}")
 
 
+class LimitsHeld(NamedTuple):
+    """What holds the limits of the run and its steps, in words; written as soon as the shim has said so."""
+
+    by: str
+    at: int
+
+    def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        cursor.execute("UPDATE runs SET enforced_by = ? WHERE id = ?", (self.by, run_id))
+        guard(cursor, f"run {run_id}")
+        journal(cursor, run_id, self.at, "limits_held", _SUPERVISOR, detail={"by": self.by})
+
+
 class Noted(NamedTuple):
     """A line of the journal that no row goes with."""
 
