@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 from .arena import Arena
@@ -70,6 +71,42 @@ import sqlite3, sys
 db = sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True)
 db.execute("SELECT * FROM runs ORDER BY id DESC LIMIT 20").fetchall()
 """
+
+# A script that makes so many calls; prints the seconds of the import and of the calls. Argument: number of calls.
+CALLS = """
+import sys, time
+began = time.perf_counter()
+from agentrun.durable import step
+imported = time.perf_counter()
+@step
+def ask(n, prompt):
+    return {"n": n, "text": prompt}
+for n in range(int(sys.argv[1])):
+    ask(n, prompt="why?")
+print(imported - began, time.perf_counter() - imported)
+"""
+
+READ_LINES = """
+import json, sys
+with open(sys.argv[1]) as file:
+    lines = [json.loads(line) for line in file]
+"""
+
+SYNCED_APPENDS = """
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+began = time.perf_counter()
+for n in range(int(sys.argv[2])):
+    os.write(fd, b"x" * 200)
+    os.fdatasync(fd)
+print(time.perf_counter() - began)
+"""
+
+
+def synced_appends(arena: Arena, count: int) -> float:
+    """So many appends of 200 bytes to a file, each on the disk before the next."""
+    argv = [sys.executable, "-c", SYNCED_APPENDS, f"{arena.path}/appended", str(count)]
+    return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
 
 def bare(arena: Arena) -> float:

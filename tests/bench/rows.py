@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -281,6 +282,41 @@ def fleet(arena: Arena, quick: bool) -> Row:
     return Row(f"{count} runs at once, private memory", (used,), 9.0 * count / 500, unit="GiB", note=note)
 
 
+def replay(arena: Arena, quick: bool) -> Row:
+    """10,000 calls of a `@step` that an earlier attempt had done, the reading of the journal included."""
+    count, times = (100, 1) if quick else (10_000, 9)
+    script = arena.file("calls.py", floors.CALLS)
+    _script(arena, script, 1, count)
+    results = tuple(sorted(_script(arena, script, attempt, count)[1] for attempt in range(2, times + 2)))
+    floor = repeat(times, lambda: arena.python(floors.READ_LINES, f"{arena.path}/calls") - floors.bare(arena))
+    return Row(f"{count:,} replayed @step calls", results, 0.2, (("read the lines as JSON", middle(floor)),))
+
+
+def new_call(arena: Arena, quick: bool) -> Row:
+    """A new call of a `@step`, against one write and one fdatasync; and what the import takes."""
+    count, times = (10, 1) if quick else (1_000, 5)
+    script = arena.file("calls.py", floors.CALLS)
+    results, floor, imports = [], [], []
+    for attempt in range(1, times + 1):
+        (arena.path / "calls").unlink(missing_ok=True)
+        imported, took = _script(arena, script, attempt, count)
+        results.append(took / count * 1_000)
+        imports.append(imported * 1_000)
+        floor.append(floors.synced_appends(arena, count) / count * 1_000)
+    return Row(
+        "a new @step call", tuple(sorted(results)), 2 * middle(floor), (("write and fdatasync", middle(floor)),), "ms",
+        note=f"import of agentrun.durable {middle(imports):.1f} ms (goal 5 ms)",
+    )  # fmt: skip
+
+
+def _script(arena: Arena, script: str, attempt: int, count: int) -> tuple[float, float]:
+    """The seconds that the import took, and those of so many calls."""
+    env = dict(arena.env, AGENTRUN_CALLS=f"{arena.path}/calls", AGENTRUN_ATTEMPT=str(attempt))
+    done = subprocess.run([sys.executable, script, str(count)], env=env, capture_output=True, text=True, check=True)
+    imported, took = map(float, done.stdout.split())
+    return imported, took
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     _, error = process.communicate()
     assert (process.returncode, error) == (0, b""), error.decode()
@@ -288,5 +324,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 ROWS: dict[str, Callable[[Arena, bool], Row]] = {
     row.__name__.replace("_", "-"): row
-    for row in (trivial, sequential, parallel, at_once, resume, status, output, memory, kill, fleet)
+    for row in (trivial, sequential, parallel, at_once, resume, status, output, memory, kill, fleet, replay, new_call)
 }

