@@ -119,7 +119,7 @@ def _plan(name: str, from_step: str | None, spec: str | None) -> None:
         job = _job_with(reader, run, from_step)
         show_fates(reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step))
     else:
-        show_fates(reuse.of_run(reader, run, reuse.load_spec(spec).job if spec else reader.job_of(run)))
+        show_fates(reuse.of_run(reader, run, _load(spec).job if spec else reader.job_of(run)))
 
 
 def _nothing_to_do(reader: Reader, run: Run, given: list[str], *, as_json: bool) -> None:
@@ -159,7 +159,7 @@ def _resume(store: Store, run: Run, options: _Options) -> int:
 
 
 def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_changes: bool, by: str) -> None:
-    snapshot = reuse.load_spec(spec)
+    snapshot = _load(spec)
     differences = reuse.differences(reader, run, snapshot.job)
     for line in differences:
         print(f"agentrun: {line}", file=sys.stderr)
@@ -169,6 +169,14 @@ def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_change
         )
     other_lists = reuse.other_lists(reader.job_of(run), snapshot.job)
     store.adopt_spec(run.id, snapshot, by=by, now=wall(), other_lists=other_lists)
+
+
+def _load(path: str) -> Snapshot:
+    """A job file that a run is to go on with. Raises NotFound, JobFileError."""
+    from ..spec.decode import load
+
+    job, text = load(path)
+    return Snapshot(text, job, stem_of(path))
 
 
 def _tell_changes(reader: Reader, run: Run, folder: RunFolder) -> None:

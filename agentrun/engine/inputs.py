@@ -255,13 +255,16 @@ class Inputs:
         raise Unresolved(path, "unknown")
 
     def _output(self, path: tuple[str, ...], step_id: str, rest: list[str]) -> JSON:
-        step = self._job.step(step_id)
-        values = self.outputs_of(step_id) if step.foreach is None else self._outputs_in_order(step_id)
+        if self._job.step(step_id).foreach is None:
+            values = self.outputs_of(step_id)
+        else:
+            instances = outputs_in_order(self._reader.connection, self._run.id, step_id)
+            values = lists_of((name, self.fresh.get(name, text)) for name, text in instances)
+            if not instances and rest:
+                return []  # of no item
         if not rest:
             return values
         if rest[0] not in values:
-            if step.foreach is not None and not self._facts.steps[step_id].numbers:
-                return []  # of no item
             outcome = self._facts.steps[step_id].outcome
             raise Unresolved(path, f"step {step_id} ({outcome}) wrote no output of that name")
         return pick(values[rest[0]], path, 4)
@@ -272,11 +275,6 @@ class Inputs:
             text = self.fresh[name]
             return {} if text is None else json.loads(text)
         return self._reader.outputs(self._run.id, name)
-
-    def _outputs_in_order(self, step_id: str) -> dict[str, list[JSON]]:
-        """The outputs of all instances: for each key a list in the order of the items, null where there is none."""
-        instances = outputs_in_order(self._reader.connection, self._run.id, step_id)
-        return lists_of((name, self.fresh.get(name, text)) for name, text in instances)
 
 
 @contextmanager

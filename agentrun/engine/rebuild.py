@@ -25,21 +25,21 @@ def rebuild(
     steps: dict[str, StepFacts] = {}
     in_flight: list[tuple[str, int]] = []
     ended: list[Ended] = []
-    for row in reader.step_states(run.id):
-        if row.outcome == "succeeded":  # nearly all of them, after a crash late in a long run
-            known = steps[row.instance] = StepFacts("finished", "succeeded", attempt=row.attempt)
-        else:
-            known = steps[row.instance] = StepFacts(
-                state=row.state,
-                outcome=row.outcome,
-                reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
-                covered=bool(row.covered),
-                attempt=row.attempt,
-                tries=row.tries,
-                interruptions=row.interruptions,
-                due=row.due,
-                asked="go" if row.asked else None,
-            )
+    done: dict[int, StepFacts] = {}  # nothing of what has succeeded changes any more: equal ones are one
+    for name, attempt in reader.succeeded(run.id):  # nearly all of them, after a crash late in a long run
+        steps[name] = done.get(attempt) or done.setdefault(attempt, StepFacts("finished", "succeeded", attempt=attempt))
+    for row in reader.step_states(run.id, but_succeeded=True):
+        known = steps[row.instance] = StepFacts(
+            state=row.state,
+            outcome=row.outcome,
+            reason=row.reason,  # type: ignore[arg-type]  # the words of the record are those of the model
+            covered=bool(row.covered),
+            attempt=row.attempt,
+            tries=row.tries,
+            interruptions=row.interruptions,
+            due=row.due,
+            asked="go" if row.asked else None,
+        )
         if row.instances is not None:
             _add_instances(reader, run, job.step(row.instance), row, known)
         if row.state == "running" and known.numbers is None:

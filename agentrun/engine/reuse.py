@@ -12,10 +12,8 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from ..model import Job, PythonCode, Step, split_instance
-from ..spec.decode import load
 from ..store.changes import StepSettled, dumps
 from ..store.read import Reader, Run, StepRow, StepState
-from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
 from . import plan
 from .facts import StepFacts
@@ -32,12 +30,6 @@ class Fate:
     fate: str
     why: str
     blocks: bool = False
-
-
-def load_spec(path: str) -> Snapshot:
-    """A job file that a run is to go on with. Raises NotFound, JobFileError."""
-    job, text = load(path)
-    return Snapshot(text, job, stem_of(path))
 
 
 def reopen(store: Store, run: Run, *, by: str, now: int) -> None:

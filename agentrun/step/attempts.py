@@ -1,7 +1,7 @@
 """The attempts that a shim holds: from the order to the result, to the last of what it left behind.
 
     held ──▶ running ──────────────▶ recorded ──▶ gone
-      │         │ timeout, end          ▲  │ what it left: until the next attempt of its
+      │         │ timeout, limit, end   ▲  │ what it left: until the next attempt of its
       │         ▼                       │  │ instance or the sweep, then ended likewise
       │      ending: TERM, grace, KILL ─┘  ▼
       └─▶ recorded (ended before it began)
@@ -347,14 +347,14 @@ class Attempts:
         self._at(attempt, grace_ms / 1000)
 
     def _over_limit(self, attempt: Attempt, what: str) -> None:
-        """It crossed a limit of its own. What eats memory or forks without end is not asked to clear up first."""
-        if what not in ("memory", "processes"):
+        """What eats memory or forks without end is not asked to clear up first."""
+        if what in ("cpu", "output"):
             self._end(attempt, what, attempt.grace)
-            return
-        if not attempt.ending and not attempt.recorded:
-            attempt.cause = what
-        attempt.ending = True
-        if not attempt.killing:
+        elif not attempt.killing:
+            if not attempt.ending and not attempt.recorded:
+                attempt.cause = what
+            attempt.ending = True
+            tree.signal_group(attempt.kin, _signal.SIGKILL)  # no fork can slip through between two of its processes
             self.family.look()
             self._kill(attempt)
 

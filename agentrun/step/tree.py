@@ -206,6 +206,12 @@ def signal_kin(kin: Kin, *numbers: int) -> None:
                 _send(process, number, kin)
 
 
+def signal_group(kin: Kin, number: int) -> None:
+    """Signal all in the leader's own group at once; nobody, if the leader is gone."""
+    if kin.leader:
+        procs.send_to_group(kin.leader, number)
+
+
 def signal_leader(kin: Kin, *numbers: int) -> None:
     """Signal an attempt's leader alone: it ends the others by itself."""
     for number in numbers:

@@ -190,6 +190,13 @@ class Reader:
         )
         return map(StepState._make, rows)
 
+    def succeeded(self, run_id: str) -> list[tuple[str, int]]:
+        """(instance, last attempt) of what has succeeded."""
+        return self.connection.execute(
+            "SELECT instance, attempt FROM steps WHERE run_id = ? AND outcome = 'succeeded' AND position >= 0",
+            (run_id,),
+        ).fetchall()
+
     def rows_of(self, run_id: str, position: int) -> list[StepRow]:
         """The rows of the step at a position of the file: its own, and those of its instances."""
         rows = self.connection.execute(

@@ -13,7 +13,11 @@ import sys
 import time
 
 from .arena import Broken, arena
-from .rows import ROWS, Row
+from .instances import ROWS as INSTANCES
+from .rows import ROWS as COSTS
+from .rows import Row
+
+ROWS = COSTS | INSTANCES
 
 
 def main() -> int:

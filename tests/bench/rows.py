@@ -111,12 +111,12 @@ def resume(arena: Arena, quick: bool) -> Row:
     arena.seconds(arena.agentrun("run", job), status=1)
     (run_id,) = arena.one("SELECT id FROM runs")
     kept = arena.path / "kept"
-    shutil.copytree(arena.home, kept, ignore=_no_sockets)
+    shutil.copytree(arena.home, kept, ignore=no_sockets)
     flag.touch()
 
     def once() -> float:
         shutil.rmtree(arena.home)
-        shutil.copytree(kept, arena.home, ignore=_no_sockets)
+        shutil.copytree(kept, arena.home, ignore=no_sockets)
         return arena.seconds(arena.agentrun("resume", str(run_id)))
 
     results = repeat(times, once)
@@ -126,7 +126,7 @@ def resume(arena: Arena, quick: bool) -> Row:
     return Row(f"resume of a run with {count:,} done steps", results, 0.120, (("read the rows", middle(floor)),))
 
 
-def _no_sockets(folder: str, names: list[str]) -> list[str]:
+def no_sockets(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not (os.path.isdir(p := f"{folder}/{name}") or os.path.isfile(p))]
 
 
