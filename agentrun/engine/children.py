@@ -12,6 +12,7 @@ goes on with the next attempt. What no attempt took up again is ended in the rec
 
 from __future__ import annotations
 
+from ..errors import Busy
 from ..model import JSON, Step, split_instance
 from ..step import outputs
 from ..step.results import Result
@@ -38,7 +39,10 @@ def cancel(store: Store, run_id: str, instance: str, now: int) -> bool:
     child = store.reader.child_of(run_id, instance)
     if child is None or child.state == "finished":
         return False
-    store.wish_to_cancel(child.id, by=f"run {run_id}", now=now)
+    try:
+        store.wish_to_cancel(child.id, by=f"run {run_id}", now=now)
+    except Busy:
+        return True  # it has finished just now
     ring(RunFolder(store.database.root, child.id))
     return True
 

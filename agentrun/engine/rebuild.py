@@ -96,6 +96,9 @@ def _running(
     step, number = job.step(split_instance(row.instance)[0]), split_instance(row.instance)[1]
     if step.repeat is not None and number < 0 and known.round:
         return  # its rounds run, or its `until` does
+    if step.foreach is not None and number < 0:
+        known.state = "queued"  # its list is to be found out again
+        return
     if step.condition is not None and not row.asked and not (step.repeat is not None and number >= 0):
         known.state, known.running = "queued", True
         in_flight.append((row.instance, 0))

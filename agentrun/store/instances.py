@@ -40,14 +40,17 @@ class ListFrozen(NamedTuple):
     at: int
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
-        base = base_steps(cursor, run_id)
         _begin(cursor, run_id, self.step, self.position, self.total, self.at)
-        if self.items is not None:
-            self._freeze(cursor, run_id, self.items)
-            journal(
-                cursor, run_id, self.at, "list_frozen", _SUPERVISOR, instance=self.step, detail={"items": self.total}
-            )
-        recount(cursor, run_id, base)
+        if self.items is None:
+            return
+        self._freeze(cursor, run_id, self.items)
+        journal(cursor, run_id, self.at, "list_frozen", _SUPERVISOR, instance=self.step, detail={"items": self.total})
+        cursor.execute(  # those that are done are of an earlier list; what ends in this turn is counted after it
+            "UPDATE runs SET steps_total = steps_total - 1 + ?, steps_done = steps_done + (SELECT count(*) FROM items"
+            " JOIN steps ON steps.run_id = items.run_id AND steps.instance = step || '[' || items.number || ']'"
+            " WHERE items.run_id = ? AND step = ? AND place >= 0 AND state = 'finished') WHERE id = ?",
+            (self.total, run_id, self.step, run_id),
+        )
 
     def _freeze(self, cursor: sqlite3.Cursor, run_id: str, items: Sequence[Item]) -> None:
         again = cursor.execute(

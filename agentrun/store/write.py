@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import Busy, NotFound, UsageError
@@ -235,12 +235,8 @@ class Store:
                     params[name] = param.default
             wanted = {step.id: step.index for step in snapshot.job.steps}
             _place(cursor, run_id, wanted, now)
-            for step in other_lists:  # to be frozen again; a step that has succeeded keeps its list
-                cursor.execute(
-                    "UPDATE steps SET instances = NULL WHERE run_id = ? AND instance = ?"
-                    " AND outcome IS NOT 'succeeded'",
-                    (run_id, step),
-                )
+            for step in other_lists:
+                _unfold_again(cursor, run_id, step, now)
             cursor.execute(
                 "UPDATE runs SET snapshot = ?, params = ? WHERE id = ? AND outcome IS NOT 'succeeded'",
                 (sha256, dumps(params), run_id),
@@ -280,9 +276,28 @@ def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: 
         " AND steps.instance = items.step || '[' || items.number || ']')",
         (run_id,),
     )
+    _interrupt(cursor, run_id, now, lambda instance: split_instance(instance)[0] not in wanted)
+
+
+def _unfold_again(cursor: sqlite3.Cursor, run_id: str, step: str, now: int) -> None:
+    """Let the list of a step be frozen again, unless it has succeeded; its instances that ran were interrupted."""
+    cursor.execute(
+        "UPDATE steps SET instances = NULL WHERE run_id = ? AND instance = ? AND outcome IS NOT 'succeeded'",
+        (run_id, step),
+    )
+    if cursor.rowcount:
+        _interrupt(cursor, run_id, now, lambda instance: instance.startswith(f"{step}["))
+        cursor.execute(
+            "UPDATE steps SET state = 'queued', due = NULL WHERE run_id = ? AND number >= 0"
+            " AND substr(instance, 1, ?) = ? AND state IN ('running', 'waiting')",
+            (run_id, len(step) + 1, f"{step}["),
+        )
+
+
+def _interrupt(cursor: sqlite3.Cursor, run_id: str, now: int, which: Callable[[str], bool]) -> None:
     running = "SELECT instance, number, epoch FROM attempts WHERE run_id = ? AND state = 'running'"
     for instance, number, epoch in cursor.execute(running, (run_id,)).fetchall():
-        if split_instance(instance)[0] not in wanted:
+        if which(instance):
             ended = AttemptEnded(instance, number, "interrupted", now, reason="shutdown", requested=True)
             ended.write(cursor, run_id, epoch)
 
