@@ -203,6 +203,26 @@ def item_of(connection: sqlite3.Connection, run_id: str, step: str, number: int)
     return json.loads(row[0]), row[1]
 
 
+def items_of(connection: sqlite3.Connection, run_id: str) -> dict[str, JSON]:
+    """The items of all frozen lists of a run, by the name of their instance; each list in its order."""
+    rows = connection.execute(
+        "SELECT step, number, item FROM items WHERE run_id = ? AND place >= 0 ORDER BY step, place", (run_id,)
+    )
+    return {instance_name(step, number): json.loads(item) for step, number, item in rows}
+
+
+def instance_counts(connection: sqlite3.Connection, run_id: str) -> dict[int, dict[str, int]]:
+    """How many instances or rounds of each step have begun or ended: by its position, then by outcome or state."""
+    counts: dict[int, dict[str, int]] = {}
+    for position, word, number in connection.execute(
+        "SELECT position, coalesce(outcome, state), count(*) FROM steps"
+        " WHERE run_id = ? AND position >= 0 AND number >= 0 GROUP BY 1, 2",
+        (run_id,),
+    ):
+        counts.setdefault(position, {})[word] = number
+    return counts
+
+
 def outputs_in_order(connection: sqlite3.Connection, run_id: str, step: str) -> list[tuple[str, str | None]]:
     """The name and the outputs (JSON) of each instance of a step with `foreach`, in the order of its list."""
     rows = connection.execute(

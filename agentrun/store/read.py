@@ -138,6 +138,17 @@ class Reader:
         )
         return [_run(row) for row in rows]
 
+    def children(self, run_id: str) -> dict[str, Run]:
+        """The child runs of a run, by the step or instance that each of them is."""
+        rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE caller = ?", (run_id,))
+        return {str(run.caller_instance): run for run in map(_run, rows)}
+
+    def outermost(self, run: Run) -> Run:
+        """The run that it belongs to: itself, unless another one called it."""
+        while run.caller is not None:
+            run = self.run(run.caller)
+        return run
+
     def outcome(self, run_id: str) -> Outcome | None:
         """How a run ended; None if it has not, or there is none."""
         row = self.connection.execute("SELECT outcome FROM runs WHERE id = ?", (run_id,)).fetchone()
@@ -158,13 +169,20 @@ class Reader:
             {"start": start, "n": limit},
         ).fetchall()
 
-    def steps(self, run_id: str) -> list[StepRow]:
+    def steps(self, run_id: str, *, telling: bool = False) -> list[StepRow]:
         """All steps of a run that have a row, in the order of the file.
 
         Here as everywhere: not those that the file which the run goes on with does not have (position -1).
+        `telling`: of instances and rounds only those that run, wait or failed.
         """
+        which = ""
+        if telling:
+            which = (
+                " AND (number < 0 OR state IN ('running', 'waiting')"
+                " OR outcome IN ('failed', 'timed_out', 'over_budget'))"
+            )
         rows = self.connection.execute(
-            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0 ORDER BY position, number", (run_id,)
+            f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0{which} ORDER BY position, number", (run_id,)
         )
         return [_step(row) for row in rows]
 

@@ -108,7 +108,10 @@ def test_controllers_are_handed_down_and_we_move_into_a_leaf(own: Path, folder: 
     assert Path(folder.path, "cgroups").read_text() == f"{root}\n"
     found.hold_run({"memory": 5 * MIB, "processes": 7, "cpu": 1})
     assert (root / "counted" / "memory.max").read_text() == str(5 * MIB)
-    assert (root / "counted" / "memory.oom.group").read_text() == "1"
+    assert (root / "counted" / "memory.oom.group").read_text() == "0"
+    found.counted.below("a#1").limit({"memory": MIB})
+    assert (root / "counted" / "a#1" / "memory.oom.group").read_text() == "1"
+    assert (root / "counted" / "a#1" / "memory.swap.max").read_text() == "0"
     assert (root / "counted" / "pids.max").read_text() == "7"
     assert (root / "beside" / "memory.max").read_text() == ""
     found.close()

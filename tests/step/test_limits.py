@@ -177,6 +177,54 @@ def test_the_leader_of_a_gentle_attempt_alone_is_asked_to_end(rig: Rig) -> None:
     assert rig.news.line() == "last"  # and not "child": it was killed, never asked
 
 
+def test_a_kill_by_the_kernel_is_known_where_nothing_of_ours_was_limited(kernel: Rig) -> None:
+    """Memory of the machine, or of a container: here of a cgroup that the step makes for itself."""
+    own = cgroups.own_folders()
+    path = f"{own.get('memory', own.get(''))}/agentrun-test-{kernel.folder.run_id}"
+    limit = f"{path}/memory.limit_in_bytes" if "memory" in own else f"{path}/memory.max"
+    eater = " ".join(f"'{word}'" for word in eat(100))
+    kernel.sh(f"mkdir {path}; echo 50M >{limit}; echo $$ >{path}/cgroup.procs; exec {eater}")
+    try:
+        result = kernel.result()
+        assert (result.signal, result.oom, result.ended_by) == (signal.SIGKILL, True, None), kernel.log()
+    finally:
+        os.rmdir(path)
+
+
+CHILD_RUN = """
+import sys
+from pathlib import Path
+from tests.step.shim_rig import Rig
+
+rig = Rig(Path(sys.argv[1]))
+rig.fork().link.open(rig.folder, epoch=1, env={}, umask=0o22, restart=None, max_restarts=0)
+rig.link.hello()
+rig.start(["/bin/cat", "/proc/self/cgroup"], limits={"memory": 100 << 20})
+print(rig.result().enforced_by, rig.folder.run_id, rig.log().decode(), flush=True)
+rig.start([sys.executable, "-S", "-c", "x = bytearray(250 << 20)"], "b", limits={"memory": int(sys.argv[2]) << 20})
+print(rig.result("b").oom, flush=True)
+rig.close()
+"""
+
+
+@pytest.mark.parametrize("inner", [60, 400])
+def test_cgroups_of_a_child_run_stand_in_its_step(kernel: Rig, tmp_path: Path, inner: int) -> None:
+    """What a step of the child eats is held by its own limit, or by that of the step that the child is."""
+    env = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    argv = [sys.executable, "-c", CHILD_RUN, str(tmp_path), str(inner)]
+    kernel.start(argv, env=env, limits={"memory": 180 * MIB})
+    result = kernel.result()
+    if kernel.results["first", 1].enforced_by == "cgroup v2" and inner > 180:
+        assert result.oom  # there the kernel ends all of the step
+        return
+    _, enforced_by, run_id, text = kernel.log().decode().split(None, 3)
+    assert enforced_by in ("v1", "v2")
+    outer = os.path.basename(folders(kernel)[0])
+    assert f"/{outer}/beside/a#1/agentrun-{run_id}/beside/a#1\n" in text
+    assert text.endswith("True\n")
+    assert (result.ended_by, result.exit_code) == (None, 0)
+
+
 # ---- the run
 
 
@@ -246,12 +294,14 @@ def test_a_new_supervisor_is_told_again(rig: Rig) -> None:
 
 
 def test_without_a_supervisor_the_shim_ends_the_run_by_itself(rig: Rig) -> None:
-    waiter = ["/bin/sh", "-c", "exec sleep 100"]  # a supervisor that never comes
+    waiter = ["/bin/sh", "-c", f"echo $$ >{rig.news.path}; exec sleep 100"]  # a supervisor that never comes
     rig.open(limits={"cpu": 300}, restart=waiter, max_restarts=1)
     rig.sh("trap 'echo ended >$NEWS; exit' TERM; while :; do :; done")
     rig.start(["sleep", "100"], "beside", counted=False)
     rig.link.close()
+    waiting = int(rig.news.line())
     assert rig.news.line() == "ended"
+    os.kill(waiting, signal.SIGKILL)  # a child of the shim, which has not waited for it
     rig.link = Link.connect(rig.folder, 2)
     rig.link.hello()
     assert rig.result().ended_by == "budget"
@@ -284,6 +334,21 @@ def test_who_hides_from_everything_else_is_found_by_its_cgroup_after_a_killed_sh
     assert leftovers(kernel.folder.run_id, kernel.folder, [("a", 1)]) == []
     end_leftovers(kernel.folder.run_id, kernel.folder, grace_ms=0)
     assert not alive(hidden)
+    assert not [root for root in folders(kernel) if os.path.exists(root)]
+
+
+def test_what_may_go_on_keeps_its_cgroup_as_long(kernel: Rig, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    kernel.sh("(echo $$ >$NEWS; read x <go) & exit 0", limits={"memory": 100 * MIB}, leave_running=True)
+    kernel.news.line()
+    kernel.result()
+    cgroup = f"{folders(kernel)[0]}/beside/a#1"
+    [pid] = Path(cgroup, "cgroup.procs").read_text().split()
+    kernel.link.goodbye()
+    shim = kernel.shims[-1]
+    assert Path(cgroup, "cgroup.procs").read_text().split() == [pid]
+    (tmp_path / "go").write_text("\n")
+    wait_gone(shim)
     assert not [root for root in folders(kernel) if os.path.exists(root)]
 
 
