@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -12,16 +13,19 @@ import typer
 
 from ..errors import AgentrunError, NotFound, UsageError
 from ..render import status as page
+from ..render.instances import step_of
 from ..render.terminal import look_of, talk
 from ..render.times import now_ms
 from ..store import spent
 from ..store.folders import home
-from ..store.read import AttemptRow, Run
+from ..store.read import AttemptRow, Run, StepRow
 from . import complete as offers
+from .names import check_steps
 from .record import Record, need_record, nothing_yet, open_record
 
 if TYPE_CHECKING:
     from ..model import Job
+    from ..render.instances import Known
 
 _POLL = 0.5  # seconds between two looks at the database
 _RUNS = 20  # runs that --all shows
@@ -39,12 +43,12 @@ def status(
             "--step",
             "-s",
             metavar="STEP",
-            help="Show all that is known of this step.",
+            help="Show all that is known of this step and its instances, or of the one: work[2].",
             autocompletion=offers.complete_step,
         ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show inputs, outputs and attempts of every step.")
+        bool, typer.Option("--verbose", "-v", help="Show inputs, outputs and attempts of every step, and all instances.")
     ] = False,
     every: Annotated[
         bool, typer.Option("--all", "-a", help="Show the last runs, or those of the job RUN, newest first.")
@@ -116,44 +120,72 @@ def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> S
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
     from ..render import jsonshape
+    from ..render.instances import telling, whole
     from ..render.spent import account_facts, usage_table
-    from ..render.steps import complete, step_details, step_table
+    from ..render.steps import step_table
 
     job = _job(record, run)
-    _check_steps(record, run, job, wanted)
+    check_steps(record, run, wanted)
+    in_full = bool(wanted or verbose or as_json)
 
     def show() -> tuple[list[str], bool]:
         standing = record.standing(record.reader.run(run.id))
-        rows = complete(record.reader.steps(run.id), job)
-        if wanted:
-            rows = [row for row in rows if row.instance in wanted]
-        attempts: dict[str, list[AttemptRow]] = {}
-        if as_json or verbose or wanted:
-            for attempt in record.reader.attempts(run.id, wanted[0] if len(wanted) == 1 else None):
-                attempts.setdefault(attempt.instance, []).append(attempt)
+        rows, known = (whole if in_full else telling)(record.reader, run.id, job)
         more = standing.run.state != "finished" and not standing.interrupted
-        folder = record.folder(run)
         account = spent.account(record.reader, run.id)
         if as_json:
-            return [jsonshape.dumps(jsonshape.run_with_steps_shape(standing, rows, attempts, folder, account))], more
+            rows = [row for row in rows if not wanted or row.instance in wanted or step_of(row) in wanted]
+            folder, attempts = record.folder(run), _attempts(record, run, wanted)
+            shape = jsonshape.run_with_steps_shape(standing, rows, attempts, folder, account, known)
+            return [jsonshape.dumps(shape)], more
         look, now = look_of(sys.stdout), now_ms()
         lines = [] if wanted else [*page.head(standing, look, now, account_facts(account, job)), ""]
-        if wanted or verbose:
-            by_id = {} if job is None else {step.id: step for step in job.steps}
-            for row in rows:
-                mine, step = attempts.get(row.instance, []), by_id.get(row.instance)
-                lines += step_details(row, step, mine, folder, look, now, interrupted=standing.interrupted)
-                lines.append("")
-            lines.pop()
+        if in_full:
+            lines += _in_full(record, standing, rows, known, job, wanted)
         else:
-            lines += step_table(rows, look, now, interrupted=standing.interrupted)
+            cut_off = standing.interrupted
+            lines += step_table(rows, look, now, interrupted=cut_off, known=known, job=job, run_id=run.id)
         if not wanted and (used := usage_table(account.uses, look)):
             lines += ["", *used]
-        if not wanted and (advice := page.advice(standing, rows, now)):
+        outermost = record.reader.outermost(run).id
+        if not wanted and (advice := page.advice(standing, rows, now, outermost)):
             lines += ["", *advice]
         return lines, more
 
     return show
+
+
+def _attempts(record: Record, run: Run, wanted: list[str]) -> dict[str, list[AttemptRow]]:
+    """The attempts of the run, by their instance; of one alone if no other is wanted."""
+    attempts: dict[str, list[AttemptRow]] = {}
+    only = wanted[0] if len(wanted) == 1 and "[" in wanted[0] else None
+    for attempt in record.reader.attempts(run.id, only):
+        attempts.setdefault(attempt.instance, []).append(attempt)
+    return attempts
+
+
+def _in_full(
+    record: Record, standing: page.Standing, rows: list[StepRow], known: Known, job: Job | None, wanted: list[str]
+) -> list[str]:
+    """All that is known of the steps that are wanted, or of all; the instances of a step are a table below it."""
+    from ..render.steps import instance_table, step_details
+
+    look, now, cut_off = look_of(sys.stdout), now_ms(), standing.interrupted
+    folder, attempts = record.folder(standing.run), _attempts(record, standing.run, wanted)
+    by_id = {} if job is None else {step.id: step for step in job.steps}
+    lines: list[str] = []
+    for step_id, group in itertools.groupby(rows, step_of):
+        step, of_it = by_id.get(step_id), list(group)
+        whole_step = not wanted or step_id in wanted
+        for row in of_it:
+            if row.instance in wanted or (whole_step and row.number < 0):
+                mine = attempts.get(row.instance, [])
+                details = step_details(row, step, mine, folder, look, now, interrupted=cut_off, known=known)
+                lines += [*details, ""]
+        instances = [row for row in of_it if row.number >= 0]
+        if whole_step and instances:
+            lines += [*instance_table(instances, step, look, now, interrupted=cut_off, known=known), ""]
+    return lines[:-1]
 
 
 def _calls(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
@@ -161,7 +193,7 @@ def _calls(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: 
     from ..render import jsonshape
     from ..render.spent import call_lines
 
-    _check_steps(record, run, _job(record, run), wanted)
+    check_steps(record, run, wanted)
 
     def show() -> tuple[list[str], bool]:
         standing = record.standing(record.reader.run(run.id))
@@ -182,19 +214,6 @@ def _job(record: Record, run: Run) -> Job | None:
     except AgentrunError as error:  # this program cannot read the snapshot: the rows say most of it
         talk(f"the steps that have not begun are missing: {error.message}")
         return None
-
-
-def _check_steps(record: Record, run: Run, job: Job | None, wanted: list[str]) -> None:
-    known = {row.instance for row in record.reader.steps(run.id)} if wanted else set()
-    known |= {step.id for step in job.steps} if job and wanted else set()
-    for name in wanted:
-        if name not in known:
-            from ..spec.nearest import suggestion
-
-            raise NotFound(
-                f"run {run.id} of {run.job} has no step {name}{suggestion(name, known)}",
-                f"`agentrun status {run.id}` lists its steps",
-            )
 
 
 def _watch(record: Record, show: Show) -> None:

@@ -105,10 +105,10 @@ def judge(
 
 
 def _out_of_memory(step: Step, result: Result) -> Verdict:
-    """The kernel killed it, or some process of it, for want of memory: its own budget's, or the machine's."""
+    """The kernel killed it, or some process of it, for want of memory: its own budget's, the run's, the machine's."""
     if step.budget.memory is not None:
         return verdict(step, result, "over_budget", "oom", ("oom",), _over(step, "memory"))
-    error = "the machine ran out of memory, and the kernel killed "
+    error = "there was no memory left (of the machine, or of the run's budget), and the kernel killed "
     if result.signal is None:
         return verdict(step, result, "failed", "exit", ("oom", str(result.exit_code)), error + "a process of it")
     return verdict(step, result, "failed", "signal", ("oom", "signal", signal_name(result.signal)), error + "it")

@@ -106,6 +106,7 @@ class Supervisor:
         with self._attention:
             try:
                 self._gather_wishes()
+                self._listen()  # what came with the shim's hello wakes nobody
                 while True:
                     self._decide()
                     if self._turn.outcome is not None:
@@ -221,13 +222,16 @@ class Supervisor:
 
     def _gather(self) -> None:
         self._gather_signals()
+        self._listen()
+        self._look_at_disk()
+        self._gather_results()
+        self._release_suspects()
+
+    def _listen(self) -> None:
         try:
             self._hear()
         except ShimGone:
             self._replace_shim()
-        self._look_at_disk()
-        self._gather_results()
-        self._release_suspects()
 
     def _hear(self) -> None:
         for message in self._link.receive():

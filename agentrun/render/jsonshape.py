@@ -19,8 +19,8 @@ from ..spec.values import BILLION
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Event, Reader, Run, StepRow
 from ..store.spent import Account, CallRow, ModelUse, account
+from .instances import Known, item_of, step_of, whole
 from .status import Standing
-from .steps import complete
 from .times import rfc3339_or_none
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def run_with_steps_shape(
     attempts: Mapping[str, Sequence[AttemptRow]],
     folder: RunFolder,
     spent: Account,
+    known: Known,
 ) -> Shape:
-    """A run and its steps.
+    """A run and its steps; each step is followed by its instances or rounds, those included that have not begun.
 
     `usage` is what was used, by step and model, those of called runs included (`research/think`); `counted` is false
     of handlers. `caller` and `caller_step` are the run that called this one, and its step. `enforced_by` says in words
@@ -76,7 +77,7 @@ def run_with_steps_shape(
     shape["enforced_by"] = spent.enforced_by
     shape["caller"] = spent.caller
     shape["caller_step"] = spent.caller_instance
-    shape["steps"] = [step_shape(row, attempts.get(row.instance, ()), folder) for row in rows]
+    shape["steps"] = [step_shape(row, attempts.get(row.instance, ()), folder, known) for row in rows]
     return shape
 
 
@@ -86,9 +87,9 @@ def print_run(reader: Reader, root: str, run: Run) -> None:
     for attempt in reader.attempts(run.id):
         attempts.setdefault(attempt.instance, []).append(attempt)
     standing = Standing(run, run.interrupted(root), reader.active_steps(run.id))
-    rows = complete(reader.steps(run.id), reader.job_of(run))
+    rows, known = whole(reader, run.id, reader.job_of(run))
     folder = RunFolder(root, run.id)
-    print(dumps(run_with_steps_shape(standing, rows, attempts, folder, account(reader, run.id))))
+    print(dumps(run_with_steps_shape(standing, rows, attempts, folder, account(reader, run.id), known)))
 
 
 def dumps(value: JSON) -> str:
@@ -96,12 +97,23 @@ def dumps(value: JSON) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
 
 
-def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder) -> Shape:
-    """A step of a run. `log` is the file of its last attempt, `attempts` a number, `history` the attempts."""
+def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, known: Known) -> Shape:
+    """A step of a run, or an instance of one. `log` is the file of its last attempt, `attempts` a number, `history` the
+    attempts.
+
+    `number` is that of the instance or round, null for a step itself; `instances` how many a step has, or rounds were
+    begun: null for one without, and as long as its list is not known. `item` is what an instance is for. `child` is the
+    id of the run that a step with `job` is.
+    """
     log = folder.log(row.instance, row.attempt)
+    child = known.children.get(row.instance)
     return {
-        "id": row.instance.partition("[")[0],
+        "id": step_of(row),
         "instance": row.instance,
+        "number": None if row.number < 0 else row.number,
+        "instances": row.instances,
+        "item": item_of(row, known)[1],
+        "child": None if child is None else child.id,
         "state": row.state,
         "outcome": row.outcome,
         "reason": row.reason,
@@ -189,7 +201,8 @@ def event_shape(event: Event) -> Shape:
 
 
 def line_shape(run: Run, instance: str, attempt: int, position: int, at: int, text: str) -> Shape:
-    """A line of a log. `attempt` 0 is the step's `if`; `position` counts from 1."""
+    """A line of a log. `attempt` 0 is the `if` of a step or instance, of a round its `until`; `position`, of the
+    step in its file, counts from 1, `steps_total` counts instances."""
     return {
         "schema": "agentrun.line/1",
         "run": run.id,

@@ -159,13 +159,13 @@ def head(standing: Standing, look: Look, now: int, more: Sequence[tuple[str, str
     return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in (*facts, *more)]
 
 
-def advice(standing: Standing, rows: Sequence[StepRow], now: int) -> list[str]:
-    """What to do about a run that does not go on by itself."""
+def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str) -> list[str]:
+    """What to do about a run that does not go on by itself. `outermost`: the run that it belongs to."""
     run = standing.run
     if standing.interrupted:
-        return [f"nobody advances this run; it goes on with: {command('resume', run.id)}"]
+        return [f"nobody advances this run; it goes on with: {command('resume', outermost)}"]
     if run.state == "finished" and run.outcome not in ("succeeded", None):
-        return [f"{label}: {text}" for label, text in way_on(run, rows)]
+        return [f"{label}: {text}" for label, text in way_on(run, rows, outermost)]
     if run.state != "queued":
         return []
     if _is_new(run, now):
@@ -173,16 +173,23 @@ def advice(standing: Standing, rows: Sequence[StepRow], now: int) -> list[str]:
     return [f"it has not started; it does with: {command('resume', run.id)}"]
 
 
-def way_on(run: Run, rows: Sequence[StepRow], *, anywhere: bool = False) -> list[tuple[str, str]]:
-    """How a run that did not succeed goes on: labels and what stands behind them, the command last."""
+def way_on(
+    run: Run, rows: Sequence[StepRow], outermost: str, *, anywhere: bool = False
+) -> list[tuple[str, str]]:
+    """How a run that did not succeed goes on: labels and what stands behind them, the command last.
+
+    A child run goes on with the run that it belongs to (`outermost`), never alone.
+    """
     lines = []
     cut_off = ("on_interrupt", "interrupted")
     unseen = [r.instance for r in rows if r.outcome == "failed" and r.reason in cut_off and not r.covered]
     if unseen:
         names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if unseen[3:] else "")
         lines.append(("look first", f"nobody saw how {names} ended: was it done? `resume` runs it again"))
-    arguments = [run.id]
-    if run.outcome == "over_budget" and " today: " in (run.error or ""):
+    arguments = [outermost]
+    if outermost != run.id:
+        lines.append(("with it", f"it is a step of run {run.caller}, and goes on with that"))
+    elif run.outcome == "over_budget" and " today: " in (run.error or ""):
         way = f"or raise the daily budget in the job file and add --spec {shlex.quote(printable(run.file))}"
         lines.append(("first", f"wait for tomorrow, {way}"))
     elif run.outcome == "over_budget":

@@ -1,7 +1,9 @@
 """The steps of one run: a row for each step of its job, begun or not, and everything that is known of one.
 
 A step gets its row in the record when something first happens to it; those of the snapshot that have none are
-queued. Ten thousand steps are ten thousand lines: `agentrun status RUN | less`.
+queued. A step with instances is a row that says how far it is, and below it, indented, stand those that say
+something; of a thousand failures the first twenty. Ten thousand steps are ten thousand lines: `agentrun status RUN |
+less`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..store.folders import RunFolder
-from ..store.read import AttemptRow, StepRow
+from ..store.read import AttemptRow, Run, StepRow
 from . import times, words
+from .instances import Known, is_bad, item_text, progress, step_of
+from .status import command
 from .tables import Column, Row, table
 from .terminal import Look, fit, printable
 
@@ -27,53 +31,101 @@ _COLUMNS = (
     Column("TOOK", drop=1),
 )
 _VALUE_LIMIT = 2_000  # characters of one input or output that are shown
+_FAILURES = 20  # instances of one step that failed, and as many that wait, for which there is a row
 
 
-def queued_row(position: int, instance: str) -> StepRow:
-    """The row of a step that nothing has happened to."""
-    return StepRow(
-        instance=instance, position=position, state="queued", outcome=None, reason=None, covered=False, asked=False,
-        attempt=0, tries=0, interruptions=0, due=None, idempotency_key=None, inputs=None, outputs=None,
-        exit_code=None, signal=None, error=None, started_at=None, finished_at=None,
-    )  # fmt: skip
+def step_table(
+    rows: Iterable[StepRow],
+    look: Look,
+    now: int,
+    *,
+    interrupted: bool = False,
+    known: Known = Known(),
+    job: Job | None = None,
+    run_id: str = "",
+    every: bool = False,
+) -> list[str]:
+    """The table of the steps, and of the instances that are among the rows.
+
+    `interrupted`: nobody advances the run, so what says running is not. `every`: however many instances failed.
+    """
+    by_id = {} if job is None else {step.id: step for step in job.steps}
+    page = _Page(look, now, interrupted, known)
+    lines: list[Row | str] = []
+    shown: dict[str, int] = {}  # of the step that the last row was of, by state or outcome
+    last: StepRow | None = None
+    for row in [*rows, None]:
+        if last is not None and (row is None or row.number < 0) and not every:
+            lines += _and_more(last, shown, run_id)
+        if row is None:
+            break
+        if row.number < 0:
+            shown = {}
+        last = row
+        word = row.outcome or row.state
+        shown[word] = shown.get(word, 0) + (row.number >= 0)
+        if every or shown[word] <= _FAILURES:
+            lines.append(page.row(row, by_id.get(step_of(row))))
+    return table(_COLUMNS, lines, look)
 
 
-def complete(rows: Sequence[StepRow], job: Job | None) -> list[StepRow]:
-    """The rows of all steps of the job, in its order. Without a job, those that there are."""
-    if job is None:
-        return list(rows)
-    known = {row.instance: row for row in rows}
-    return [known.get(step.id) or queued_row(step.index, step.id) for step in job.steps]
+def _and_more(row: StepRow, shown: dict[str, int], run_id: str) -> Iterator[str]:
+    for word, number in shown.items():
+        if number > _FAILURES:
+            more = f"and {number - _FAILURES} more {word.replace('_', ' ')}"
+            yield f"     {more}: {command('status', run_id, '--step', step_of(row))}"
 
 
-def step_table(rows: Iterable[StepRow], look: Look, now: int, *, interrupted: bool = False) -> list[str]:
-    """The table of the steps. `interrupted`: nobody advances the run, so what says running is not."""
-    return table(_COLUMNS, [_row(row, look, now, interrupted) for row in rows], look)
+class _Page:
+    """What the rows of one table have in common."""
+
+    def __init__(self, look: Look, now: int, interrupted: bool, known: Known) -> None:
+        self.look, self.now, self.interrupted, self.known = look, now, interrupted, known
+
+    def row(self, row: StepRow, step: Step | None) -> Row:
+        word = _word(row, self.interrupted)
+        took = None
+        if row.started_at is not None and word != "interrupted":
+            took = (row.finished_at or self.now) - row.started_at
+        cells = (
+            self.look.mark(row.outcome),
+            row.instance if row.number < 0 else f"  {row.instance}",
+            word,
+            str(row.attempt) if row.attempt else "-",
+            times.short(row.started_at, self.now),
+            times.duration(took),
+        )
+        colours = words.style(word)
+        return Row(cells, {0: colours, 2: colours}, self.note(row, step))
+
+    def note(self, row: StepRow, step: Step | None) -> str:
+        """What a person would ask next: how far it is, why it failed, what its item is, which run it is."""
+        counts = self.known.counts.get(row.position, {})
+        child = self.known.children.get(row.instance)
+        parts = [
+            item_text(row, self.known),
+            progress(row, step, counts, interrupted=self.interrupted),
+            _note(row, self.now, self.interrupted),
+            "" if child is None else _child_note(row, child),
+        ]
+        return ": ".join(part for part in parts if part)
 
 
-def _row(row: StepRow, look: Look, now: int, interrupted: bool) -> Row:
-    word = _word(row, interrupted)
-    took = None
-    if row.started_at is not None and word != "interrupted":
-        took = (row.finished_at or now) - row.started_at
-    cells = (
-        look.mark(row.outcome),
-        row.instance,
-        word,
-        str(row.attempt) if row.attempt else "-",
-        times.short(row.started_at, now),
-        times.duration(took),
-    )
-    colours = words.style(word)
-    return Row(cells, {0: colours, 2: colours}, _note(row, now, interrupted))
+def _child_note(row: StepRow, child: Run) -> str:
+    if row.outcome == "succeeded":
+        return f"run {child.id}"
+    if child.state == "finished":
+        return command("status", child.id)
+    return f"run {child.id}, {child.steps_done} of {child.steps_total} done: {command('status', child.id)}"
 
 
 def _note(row: StepRow, now: int, interrupted: bool) -> str:
     if interrupted and row.state != "finished":
         return ""
     if row.state == "waiting" and row.due is not None:
-        return f"next attempt in {times.duration(max(row.due - now, 0))}"
-    if row.state == "running" and row.attempt == 0:
+        what = "round" if row.instances is not None else "attempt"
+        return f"next {what} in {times.duration(max(row.due - now, 0))}"
+    if row.state == "running" and row.attempt == 0 and row.instances is None:
         return "its `if` is asked"
     note = printable(words.cause(row))
     if note == row.outcome:
@@ -90,8 +142,9 @@ def step_details(
     now: int,
     *,
     interrupted: bool = False,
+    known: Known = Known(),
 ) -> list[str]:
-    """Everything about one step: what it was given, what it gave, and each of its attempts.
+    """Everything about one step or instance: what it was given, what it gave, and each of its attempts.
 
     `interrupted`: nobody advances the run, so what says running is not.
     """
@@ -102,8 +155,14 @@ def step_details(
         facts.append(("name", step.name))
     if step is not None and step.needs:
         facts.append(("needs", ", ".join(step.needs)))
+    if far := progress(row, step, known.counts.get(row.position, {}), interrupted=interrupted):
+        facts.append(("rounds" if step is not None and step.repeat else "instances", far))
     if note := _note(row, now, interrupted):
         facts.append(("why", note))
+    if (child := known.children.get(row.instance)) is not None:
+        facts.append(("run", f"{child.id}, {child.outcome or child.state}: {command('status', child.id)}"))
+    if not row.inputs and row.instance in known.items:
+        facts += [("input", text) for text in _values({"item": known.items[row.instance]})]
     if row.idempotency_key:
         facts.append(("key", row.idempotency_key))
     facts += [("input", text) for text in _values(row.inputs)]
@@ -112,6 +171,14 @@ def step_details(
     for attempt in attempts:
         lines += _attempt(attempt, folder, look, now, interrupted)
     return lines
+
+
+def instance_table(
+    rows: Sequence[StepRow], step: Step | None, look: Look, now: int, *, interrupted: bool, known: Known
+) -> list[str]:
+    """All instances of one step, as a table."""
+    page = _Page(look, now, interrupted, known)
+    return table(_COLUMNS, [page.row(row, step) for row in rows], look)
 
 
 def _word(what: StepRow | AttemptRow, interrupted: bool) -> str:

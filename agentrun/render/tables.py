@@ -36,10 +36,11 @@ class Row:
     note: str = ""
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row], look: Look, *, heading: bool = True) -> list[str]:
-    """The lines of the table."""
+def table(columns: Sequence[Column], rows: Sequence[Row | str], look: Look, *, heading: bool = True) -> list[str]:
+    """The lines of the table. A text among the rows is a line of its own, across all columns."""
+    cells_of = [row.cells for row in rows if isinstance(row, Row)]
     widths = [
-        max([columns_of(column.title) if heading else 0, *(columns_of(row.cells[n]) for row in rows)])
+        max([columns_of(column.title) if heading else 0, *(columns_of(cells[n]) for cells in cells_of)])
         for n, column in enumerate(columns)
     ]
     kept = _fitting(columns, widths, look)
@@ -48,6 +49,9 @@ def table(columns: Sequence[Column], rows: Sequence[Row], look: Look, *, heading
         titles = [fit(column.title, widths[n]) for n, column in enumerate(columns)]
         lines.append(look.paint(_line(titles, columns, kept, widths).rstrip(), "dim"))
     for row in rows:
+        if isinstance(row, str):
+            lines.append(fit(row, look.width, look.dots))
+            continue
         cells = [fit(cell, width, look.dots) for cell, width in zip(row.cells, widths, strict=True)]
         painted = {n: look.paint(cells[n], *styles) for n, styles in row.styles.items()}
         line = _line(cells, columns, kept, widths, painted)

@@ -32,6 +32,7 @@ _REASONS = {
     "spawn": "could not be started",
     "inputs": "could not begin",
     "outputs": "its outputs are not as declared",
+    "child": "the run that it is ended so",
     "usage": "what it used cannot be counted",
     "oom": "its budget of memory",
     "cpu": "its budget of cpu",
@@ -43,7 +44,10 @@ _REASONS = {
 }
 
 # What the record says in `error` about these is whole: the reason before it would say the same again.
-_TOLD_BY_THE_ERROR = ("on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown")
+_TOLD_BY_THE_ERROR = (
+    "on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown", "if_failed", "instances", "max",
+    "until_failed", "child",
+)  # fmt: skip
 
 _STYLES = {
     "succeeded": ("green",),

@@ -144,6 +144,8 @@ def given(**changed: object) -> dict[str, str]:
 def test_environment_is_the_documented_contract() -> None:
     env = given()
     trace = env.pop("TRACEPARENT")
+    inside = Path(env.pop("PYTHONPATH"))
+    assert [path.name for path in inside.iterdir() if path.name != "__pycache__"] == ["agentrun"]
     assert env == {
         "AGENTRUN_RUN_ID": "7f3a",
         "AGENTRUN_JOB": "quotes",
@@ -153,6 +155,8 @@ def test_environment_is_the_documented_contract() -> None:
         "AGENTRUN_SCHEDULED_TIME": "2026-11-20T10:00:00.000Z",
         "AGENTRUN_INTERRUPTED": "0",
         "AGENTRUN_OUTPUT": "/state/runs/7f3a/io/quote#2.out",
+        "AGENTRUN_USAGE": "/state/runs/7f3a/io/quote#2.use",
+        "AGENTRUN_CALLS": "/state/runs/7f3a/io/quote.calls",
         "AGENTRUN_RUN_DIR": "/state/runs/7f3a/scratch",
         "AGENTRUN_JOB_DIR": "/state/jobs/quotes",
         "AGENTRUN_LAST_SUCCESS": "",
@@ -164,6 +168,26 @@ def test_environment_is_the_documented_contract() -> None:
 def test_interrupted_and_the_working_folder() -> None:
     env = given(interrupted=True, working_folder="/opt/q")
     assert (env["AGENTRUN_INTERRUPTED"], env["PWD"]) == ("1", "/opt/q")
+
+
+def test_the_python_path_of_a_step_is_kept_and_ours_is_in_front_of_it_once() -> None:
+    ours = contract.with_inside("")
+    assert contract.with_inside("/opt/lib:/x") == f"{ours}:/opt/lib:/x"
+    assert contract.with_inside(f"{ours}:/opt/lib") == f"{ours}:/opt/lib", "in a run within a run"
+
+
+def test_an_item_is_text_as_it_is_or_json_and_left_out_where_it_is_too_long() -> None:
+    assert contract.item_variable("a b") == {"AGENTRUN_ITEM": "a b"}
+    assert contract.item_variable({"n": [1, None]}) == {"AGENTRUN_ITEM": '{"n":[1,null]}'}
+    longest = "x" * (contract.LONGEST_VALUE - len("AGENTRUN_ITEM=") - 1)
+    assert contract.item_variable(longest) == {"AGENTRUN_ITEM": longest}
+    assert contract.item_variable(longest + "x") == contract.item_variable("a\0") == {}
+
+
+def test_the_key_of_an_item_is_made_from_the_item_alone() -> None:
+    assert contract.item_key("r", "s", {"a": 1, "b": 2}) == contract.item_key("r", "s", {"b": 2, "a": 1})
+    keys = [contract.item_key(*parts) for parts in (("r", "s", 1), ("r", "s", "1"), ("r", "t", 1), ("q", "s", 1))]
+    assert len(set(keys)) == 4
 
 
 def test_one_trace_for_a_run_one_span_for_an_attempt() -> None:
