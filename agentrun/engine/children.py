@@ -12,10 +12,13 @@ goes on with the next attempt. What no attempt took up again is ended in the rec
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import Busy
-from ..model import JSON, Step, split_instance
+from ..model import JSON, Job, Step, split_instance
 from ..step import outputs
 from ..step.results import Result
+from ..store import spent
 from ..store.changes import dumps
 from ..store.folders import RunFolder
 from ..store.instances import lists_of, outputs_in_order
@@ -75,6 +78,26 @@ def judge_child(
         return judge.verdict(step, result, "over_budget", "child", ("budget",), error)
     causes = (str(child.exit_code or 1),)
     return judge.verdict(step, result, "failed", "child", causes, error, exit_code=child.exit_code or 1)
+
+
+def bounded(reader: Reader, run: Run, job: Job) -> Job:
+    """The job of a run, with no more attempts in its budget than those that called it have left; handlers are free."""
+    left: list[int] = []
+    child = run
+    while child.caller is not None and child.caller_instance is not None:
+        caller = reader.run(child.caller)
+        its = reader.job_of(caller)
+        called_by = {step.id: step for step in its.steps}.get(split_instance(child.caller_instance)[0])
+        if called_by is None or called_by.is_handler:  # none: another job file has dropped it
+            break
+        if its.budget.steps is not None:
+            left.append(its.budget.steps - caller.started_steps - spent.of_called(reader, caller.id).steps)
+        child = caller
+    if not left:
+        return job
+    steps = run.started_steps + spent.of_called(reader, run.id).steps + max(min(left), 0)
+    own = job.budget.steps
+    return replace(job, budget=replace(job.budget, steps=steps if own is None else min(own, steps)))
 
 
 def outputs_of_run(reader: Reader, run: Run) -> dict[str, JSON]:

@@ -23,6 +23,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader, Run
 from ..store.spent import Spent
 from ..store.write import Store
+from . import children
 from .attention import STOPS
 from .budgets import Meter
 from .clock import Clock
@@ -96,7 +97,7 @@ def supervise(
     reader = store.reader
     folder = RunFolder(store.database.root, run_id)
     run = reader.run(run_id)
-    job = reader.job_of(run)
+    job = children.bounded(reader, run, reader.job_of(run))
     frozen = Frozen.load(folder)
     if frozen is None:
         raise _no_environment(run_id)
