@@ -375,6 +375,8 @@ def _needs_looks(step: Step) -> bool:
 
 def _has_something(path: str) -> bool:
     """Whether there is anything to read, or something that should not be there."""
+    if not os.access(path, os.F_OK, follow_symlinks=False):
+        return False  # as most: without the price of an exception
     try:
         info = os.stat(path)
     except FileNotFoundError:

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..digest import sha256_hex
@@ -179,6 +180,7 @@ def environment(
     return given
 
 
+@lru_cache(maxsize=8)
 def with_inside(python_path: str) -> str:
     """A PYTHONPATH with the folder of `agentrun.durable` in front."""
     if python_path.split(os.pathsep)[0] == _INSIDE:
@@ -237,7 +239,12 @@ def item_key(run_id: str, step: str, item: JSON) -> str:
 
 def _traceparent(run_id: str, instance: str, attempt: int) -> str:
     """W3C Trace Context, version 00: one trace for the run, one span for the attempt, sampled."""
-    return f"00-{_digest(run_id)[:32]}-{_digest(run_id, instance, str(attempt))[:16]}-01"
+    return f"00-{_trace_id(run_id)}-{_digest(run_id, instance, str(attempt))[:16]}-01"
+
+
+@lru_cache(maxsize=1)
+def _trace_id(run_id: str) -> str:
+    return _digest(run_id)[:32]
 
 
 def _digest(*parts: str) -> str:

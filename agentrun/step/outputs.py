@@ -107,6 +107,8 @@ def read_exception(path: str) -> Raised | None:
 
 
 def _read_file(path: str) -> bytes:
+    if not os.access(path, os.F_OK, follow_symlinks=False):
+        return b""  # as most are: a fifth of the time that an exception takes
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
