@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any
 
 _IDS = 10  # of runs; an older one is found by its job and ~N, or by the first letters of its id
+_INSTANCES = 100  # of a step
 
 Offer = list[tuple[str, str]]
 
@@ -64,7 +65,7 @@ def complete_run(ctx: Any, incomplete: str) -> Offer:
 
 @_quietly
 def complete_step(ctx: Any, incomplete: str) -> Offer:
-    """Steps of the run or the job file that the command line names."""
+    """Steps of the run or the job file that the command line names; of a run their instances, too."""
     from .record import need_record
 
     if file := ctx.params.get("job"):
@@ -73,8 +74,25 @@ def complete_step(ctx: Any, incomplete: str) -> Offer:
         job = load(file)[0]
     else:
         record = need_record()
-        job = record.reader.job_of(record.find(ctx.params.get("run")))
+        run = record.find(ctx.params.get("run"))
+        job = record.reader.job_of(run)
+        if "[" in incomplete:
+            rows = record.reader.rows_of(run.id, job.step(incomplete.partition("[")[0]).index)
+            names = [row for row in rows if row.number >= 0 and row.instance.startswith(incomplete)]
+            return [(row.instance, row.outcome or row.state) for row in names[:_INSTANCES]]
+        instances = {step: f"{count} instances" for step, count in _unfolded(record, run.id)}
+        return [
+            (step.id, step.name or instances.get(step.id, "")) for step in job.steps if step.id.startswith(incomplete)
+        ] + [(f"{step}[", words) for step, words in instances.items() if step.startswith(incomplete)]
     return [(step.id, step.name or "") for step in job.steps if step.id.startswith(incomplete)]
+
+
+def _unfolded(record: Any, run_id: str) -> Offer:
+    return [
+        (row.instance, str(row.instances))
+        for row in record.reader.steps(run_id, telling=True)
+        if row.number < 0 and row.instances
+    ]
 
 
 @_quietly

@@ -1,24 +1,26 @@
 """`agentrun env JOB`: the environment that a step's process is given, layer upon layer as a run would build it.
 
 What only a run can know is shown as it is written in the job file (`${{ steps.rates.outputs.count }}`), and what
-belongs to a run is that of one whose id is zeros.
+belongs to a run is that of one whose id is zeros. Of a fan-out it is the first instance, of a loop the second round,
+the first that has the outputs of another one, unless `--step` names an instance.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from ..engine.create import Frozen
 from ..errors import NotFound
-from ..model import JSON, Job, Step
+from ..model import JSON, Job, Step, instance_name, split_instance
 from ..render import jsonshape
 from ..render.terminal import talk
 from ..render.times import rfc3339_or_none
 from ..spec.decode import load
-from ..spec.references import as_text, resolve
+from ..spec.references import Unresolved, as_text, pick, resolve
 from ..step import contract
 from ..store.folders import RunFolder, home
 from . import complete as offers
@@ -35,7 +37,7 @@ def env(
             "--step",
             "-s",
             metavar="STEP",
-            help="Of this step; without it, the first.",
+            help="Of this step, or of one instance: work[2]; without it, of the first step.",
             autocompletion=offers.complete_step,
         ),
     ] = None,
@@ -49,33 +51,57 @@ def env(
     References that only a run can resolve are shown as they are written.
     """
     decoded, _ = load(job)
-    wanted = _step(decoded, step)
+    wanted, instance = _step(decoded, step)
     frozen = contract.base_environment(False, os.environ) if as_cron else dict(Frozen.here().env)
-    variables = _environment(decoded, wanted, os.path.dirname(os.path.abspath(job)), frozen)
+    variables = _environment(decoded, wanted, instance, os.path.dirname(os.path.abspath(job)), frozen)
     if as_json:
-        print(jsonshape.dumps({"schema": "agentrun.env/1", "job": decoded.name, "step": wanted.id, "env": variables}))
+        shape = {"schema": "agentrun.env/1", "job": decoded.name, "step": wanted.id, "instance": instance}
+        print(jsonshape.dumps(shape | {"env": variables}))
         return 0
     if step is None and len(decoded.steps) > 1:
         talk(f"this is what step {wanted.id} is given; --step names another one")
+    if wanted.has_instances:
+        talk(_of_which(wanted, instance))
     for name in sorted(variables):
         print(f"{name}={variables[name]}")
     return 0
 
 
-def _step(job: Job, name: str | None) -> Step:
+def _of_which(step: Step, instance: str) -> str:
+    if step.repeat is None:
+        return f"this is what {instance} is given; what belongs to an item is another one for each"
+    return f"this is what {instance} is given: it has OUT_* for each output of the round before"
+
+
+def _step(job: Job, name: str | None) -> tuple[Step, str]:
+    """The step that is meant, and the name of it or of its instance."""
     if name is None:
-        return job.steps[0]
+        name = job.steps[0].id
     try:
-        return job.step(name)
-    except KeyError:
+        step_id, number = split_instance(name)
+        step = job.step(step_id)
+        if number < 0:
+            number = 0 if step.foreach is not None else 2 if step.repeat is not None else -1
+        if (number >= 0) != step.has_instances:
+            raise KeyError(name)
+        return step, instance_name(step_id, number)
+    except (KeyError, ValueError):
         from ..spec.nearest import suggestion
 
         ids = [step.id for step in job.steps]
         raise NotFound(f"job {job.name} has no step {name}{suggestion(name, ids)}", "`agentrun plan JOB` lists them")
 
 
-def _environment(job: Job, step: Step, folder: str, frozen: dict[str, str]) -> dict[str, str]:
+def _item(step: Step, number: int) -> JSON:
+    """The item of an instance, where the file has its list; else what the file writes for it."""
+    listed = step.foreach if isinstance(step.foreach, list) else []
+    return listed[number] if number < len(listed) else "${{ item }}"
+
+
+def _environment(job: Job, step: Step, instance: str, folder: str, frozen: dict[str, str]) -> dict[str, str]:
     variables = contract.base_environment(job.inherit_env, frozen)
+    number = split_instance(instance)[1]
+    item = _item(step, number) if step.foreach is not None else "${{ item }}"
     if job.env_file is not None:
         variables |= contract.read_env_file(os.path.join(folder, os.path.expanduser(job.env_file)))
 
@@ -84,10 +110,19 @@ def _environment(job: Job, step: Step, folder: str, frozen: dict[str, str]) -> d
             return job.params[path[1]].default
         if path[0] == "env" and len(path) == 2 and path[1] in variables:
             return variables[path[1]]
+        if path[0] == "item" and item != "${{ item }}":
+            with suppress(Unresolved):
+                return pick(item, path, 1)
         return "${{ " + ".".join(path) + " }}"
 
     for layer in (job.env, step.env):
         variables |= {name: as_text(resolve(value, lookup)) for name, value in layer.items()}
+    if step.foreach is not None:
+        variables |= contract.item_variable(item)
+    elif step.repeat is not None and number > 1:
+        variables |= contract.round_variables(
+            {key: "${{ " + f"steps.{step.id}.outputs.{key}" + " }}" for key in step.outputs}
+        )
     record = open_record()
     last = rfc3339_or_none(record.reader.last_success(job.name)) if record else None
     folder_of_run = RunFolder(home(), _NO_RUN)
@@ -95,14 +130,23 @@ def _environment(job: Job, step: Step, folder: str, frozen: dict[str, str]) -> d
     return variables | contract.environment(
         job=job,
         step=step,
-        instance=step.id,
+        instance=instance,
         attempt=1,
         run_id=_NO_RUN,
-        key=step.idempotency_key or contract.default_key(_NO_RUN, step.id),
+        key=_key(step, instance, item),
         scheduled_time="",
         interrupted=False,
         folder=folder_of_run,
         job_dir=os.path.join(home(), "jobs", job.name),
         last_success=last or "",
         working_folder=contract.working_folder(job, folder),
+        python_path=variables.get("PYTHONPATH", ""),
     )
+
+
+def _key(step: Step, instance: str, item: JSON) -> str:
+    if step.idempotency_key is not None:
+        return step.idempotency_key
+    if step.foreach is not None:
+        return contract.item_key(_NO_RUN, step.id, item)
+    return contract.default_key(_NO_RUN, instance)

@@ -9,20 +9,27 @@ lines that have the same time are given out together (`blocks`): ten million of 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..errors import AgentrunError, NotFound
+from ..errors import AgentrunError
 from ..step.logs import LONGEST_LINE, LogReader
 from ..store.read import Run, StepRow
 from .record import Record
+
+if TYPE_CHECKING:
+    from ..model import Job
 
 _BLOCK = 1 << 18
 _BAD = ("failed", "timed_out", "over_budget")
 
 
 class LogFile:
-    """The log of one attempt; number 0 is the step's `if`. Times in ms; `ended`: nothing more will come."""
+    """The log of one attempt; number 0 is a condition: an `if`, or the `until` of a round.
+
+    Times in ms; `ended`: nothing more will come.
+    """
 
     __slots__ = ("ended", "ended_at", "index", "instance", "number", "path", "position", "reader", "started_at")
 
@@ -57,29 +64,15 @@ class Selection:
     steps: tuple[str, ...] = ()
     failed: bool = False
 
-    def check(self) -> None:
-        """Raises NotFound for a step that the run does not have."""
-        if not self.steps:
-            return
-        known = {row.instance for row in self.record.reader.steps(self.run.id)}
-        try:
-            known |= {step.id for step in self.record.reader.job_of(self.run).steps}
-        except AgentrunError:  # a snapshot that this program cannot read: the rows are what there is
-            pass
-        known |= {name.partition("[")[0] for name in known}
-        for name in self.steps:
-            if name not in known:
-                from ..spec.nearest import suggestion
-
-                raise NotFound(
-                    f"run {self.run.id} of {self.run.job} has no step {name}{suggestion(name, known)}",
-                    f"`agentrun status {self.run.id}` lists its steps",
-                )
+    def steps_of_file(self) -> int:
+        """How many steps the job has; instances are not counted."""
+        job = self._job()
+        return self.run.steps_total if job is None else len(job.steps)
 
     def find(self, *, over: bool) -> list[LogFile]:
         """The logs that there are or may be, by their starts. `over`: nobody advances the run any more."""
-        folder = self.record.folder(self.run)
-        rows = {row.instance: row for row in self.record.reader.steps(self.run.id) if self._wants(row)}
+        all_rows = {row.instance: row for row in self.record.reader.steps(self.run.id)}
+        rows = {name: row for name, row in all_rows.items() if self._wants(row)}
         found = []
         for row in rows.values():
             # an `if` has no row of its own; its start is not before that of its step
@@ -87,25 +80,46 @@ class Selection:
                 if self.failed and row.reason != "if_failed":
                     continue
                 answered = row.asked or row.state == "finished" or over
-                found.append(
-                    LogFile(
-                        folder.log(row.instance, 0), folder.log_index(row.instance, 0), row.instance, 0,
-                        row.position + 1, row.started_at or self.run.created_at,
-                        (row.finished_at or self.run.created_at) if answered else None,
-                    )
-                )  # fmt: skip
+                ended_at = (row.finished_at or self.run.created_at) if answered else None
+                found.append(self._file(row, 0, row.started_at or self.run.created_at, ended_at))
         for attempt in self.record.reader.attempts(self.run.id):
             step = rows.get(attempt.instance)
             if step is None or (self.failed and attempt.outcome not in _BAD):
                 continue
             ended_at = attempt.finished_at or (attempt.started_at if over else None)
-            found.append(
-                LogFile(
-                    folder.log(attempt.instance, attempt.number), folder.log_index(attempt.instance, attempt.number),
-                    attempt.instance, attempt.number, step.position + 1, attempt.started_at, ended_at,
-                )
-            )  # fmt: skip
+            found.append(self._file(step, attempt.number, attempt.started_at, ended_at))
+        found += self._untils(all_rows, over)
         return sorted(found, key=lambda file: file.order)
+
+    def _untils(self, rows: Mapping[str, StepRow], over: bool) -> Iterator[LogFile]:
+        """The logs of the `until` of each round that has ended: attempt 0 of the round."""
+        job = self._job()
+        loops = {step.id for step in job.steps if step.repeat is not None} if job else set()
+        for row in rows.values():
+            step = row.instance.partition("[")[0]
+            if row.number < 0 or step not in loops or row.outcome != "succeeded" or not self._wants(row):
+                continue
+            own, after = rows.get(step), rows.get(f"{step}[{row.number + 1}]")
+            last = own is not None and own.instances == row.number
+            if self.failed and not (last and own and own.reason == "until_failed"):
+                continue
+            began = row.finished_at or self.run.created_at
+            # nothing says when it answered, but for what came of it: the next round, or the end of the step
+            ended_at = (after.started_at if after else None) or (own.finished_at if own else None)
+            yield self._file(row, 0, began, ended_at or (began if over else None))
+
+    def _file(self, row: StepRow, number: int, started_at: int, ended_at: int | None) -> LogFile:
+        folder = self.record.folder(self.run)
+        return LogFile(
+            folder.log(row.instance, number), folder.log_index(row.instance, number), row.instance, number,
+            row.position + 1, started_at, ended_at,
+        )  # fmt: skip
+
+    def _job(self) -> Job | None:
+        try:
+            return self.record.reader.job_of(self.run)
+        except AgentrunError:  # a snapshot that this program cannot read: the rows are what there is
+            return None
 
     def _wants(self, row: StepRow) -> bool:
         return not self.steps or row.instance in self.steps or row.instance.partition("[")[0] in self.steps

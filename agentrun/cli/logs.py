@@ -19,9 +19,9 @@ from ..render.logs import LineFormat, text_of
 from ..render.status import Standing, command
 from ..render.terminal import look_of, printable_lines, talk
 from ..render.times import moment, now_ms
-from ..store.read import Run
 from . import complete as offers
 from .logfiles import Line, LogFile, Selection, blocks, last_lines, merged, one_after_other
+from .names import check_steps
 from .record import need_record
 
 _POLL = 0.2  # seconds between two looks for more
@@ -43,7 +43,7 @@ def logs(
             "--step",
             "-s",
             metavar="STEP",
-            help="Only this step; may be given several times.",
+            help="Only this step, or one instance: work[2]; may be given again.",
             autocompletion=offers.complete_step,
         ),
     ] = None,
@@ -64,12 +64,13 @@ def logs(
 
     2026-11-20T10:00:00.123Z quotes/7f3a 3/9 quote#1 | text
 
-    `quote?` is the condition (`if`) of the step. Control characters are shown as escapes, but for --raw. With --grep
+    `quote[2]#1` is an instance or a round. `quote?` is the condition (`if`) of the step, and after a round its `until`.
+    Control characters are shown as escapes, but for --raw. With --grep
     the exit status is 1 if no line was found.
     """
     record = need_record()
     selection = Selection(record, record.find(run), tuple(step or ()), failed)
-    selection.check()
+    check_steps(record, selection.run, selection.steps)
     if raw:
         if grep is not None or since is not None or as_json or tail is not None:
             raise UsageError("--raw gives the bytes as they are: leave out --grep, --since, --tail and --json")
@@ -78,10 +79,10 @@ def logs(
     pattern, moment_ms = _pattern(grep), _since(since)
     files = [] if as_json or follow or tail is not None else _to_copy(selection)
     if files:
-        shown = _show_blocks(selection.run, files, pattern, moment_ms)
+        shown = _show_blocks(selection, files, pattern, moment_ms)
     else:
         sieve = _sieve(pattern, moment_ms, harmless=not as_json)
-        shown = _show(selection, sieve, _printer(selection.run, as_json), tail, follow)
+        shown = _show(selection, sieve, _printer(selection, as_json), tail, follow)
     if grep is not None and not shown:
         return 1
     if not (shown or follow or step or since or grep or failed or tail == 0):
@@ -123,14 +124,15 @@ def _sieve(pattern: re.Pattern[str] | None, since: int, *, harmless: bool) -> Si
     return sieve
 
 
-def _printer(run: Run, as_json: bool) -> Printer:
+def _printer(selection: Selection, as_json: bool) -> Printer:
+    run, steps = selection.run, selection.steps_of_file()
     look, write = look_of(sys.stdout), sys.stdout.write
     forms: dict[LogFile, LineFormat] = {}
 
     def as_line(at: int, file: LogFile, text: str) -> str:
         form = forms.get(file)
         if form is None:
-            form = forms[file] = LineFormat(run, file.instance, file.number, file.position, look)
+            form = forms[file] = LineFormat(run, file.instance, file.number, file.position, steps, look)
         return form.line(at, text)
 
     def as_shape(at: int, file: LogFile, text: str) -> str:
@@ -157,11 +159,14 @@ def _to_copy(selection: Selection) -> list[LogFile]:
     return files if one_after_other(files) else []
 
 
-def _show_blocks(run: Run, files: Iterable[LogFile], pattern: re.Pattern[str] | None, since: int) -> bool:
+def _show_blocks(
+    selection: Selection, files: Iterable[LogFile], pattern: re.Pattern[str] | None, since: int
+) -> bool:
     """Print logs that came one after the other, many lines at once; returns whether anything was printed."""
+    run, steps = selection.run, selection.steps_of_file()
     look, write, shown = look_of(sys.stdout), sys.stdout.write, False
     for file in files:
-        form = LineFormat(run, file.instance, file.number, file.position, look)
+        form = LineFormat(run, file.instance, file.number, file.position, steps, look)
         for at, piece in blocks(file):
             if at < since:
                 continue

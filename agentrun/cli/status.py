@@ -13,7 +13,6 @@ import typer
 
 from ..errors import AgentrunError, NotFound, UsageError
 from ..render import status as page
-from ..render.instances import step_of
 from ..render.terminal import look_of, talk
 from ..render.times import now_ms
 from ..store import spent
@@ -40,15 +39,12 @@ def status(
     step: Annotated[
         list[str] | None,
         typer.Option(
-            "--step",
-            "-s",
-            metavar="STEP",
-            help="Show all that is known of this step and its instances, or of the one: work[2].",
+            "--step", "-s", metavar="STEP", help="Show all of this step and its instances, or of the one: work[2].",
             autocompletion=offers.complete_step,
         ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show inputs, outputs and attempts of every step, and all instances.")
+        bool, typer.Option("--verbose", "-v", help="Show all instances, and inputs, outputs, attempts of all steps.")
     ] = False,
     every: Annotated[
         bool, typer.Option("--all", "-a", help="Show the last runs, or those of the job RUN, newest first.")
@@ -120,7 +116,7 @@ def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> S
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
     from ..render import jsonshape
-    from ..render.instances import telling, whole
+    from ..render.instances import step_of, telling, whole
     from ..render.spent import account_facts, usage_table
     from ..render.steps import step_table
 
@@ -168,6 +164,7 @@ def _in_full(
     record: Record, standing: page.Standing, rows: list[StepRow], known: Known, job: Job | None, wanted: list[str]
 ) -> list[str]:
     """All that is known of the steps that are wanted, or of all; the instances of a step are a table below it."""
+    from ..render.instances import step_of
     from ..render.steps import instance_table, step_details
 
     look, now, cut_off = look_of(sys.stdout), now_ms(), standing.interrupted

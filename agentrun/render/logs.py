@@ -2,9 +2,9 @@
 
     2026-11-20T10:00:00.123Z quotes/7f3a 3/9 quote[2]#1 | text
 
-When; job and the end of the run's id; the step's place in the job; the instance and its attempt (`quote?` is
-the step's `if`). The text is what the step wrote, harmless: control characters as escapes, bytes that are not
-UTF-8 as `\\xff`.
+When; job and the end of the run's id; the step's place among those of the job file; the instance and its attempt
+(`quote?` is the step's `if`, `think[2]?` the `until` after round 2). The text is what the step wrote, harmless: control
+characters as escapes, bytes that are not UTF-8 as `\\xff`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PALETTE = ("cyan", "green", "yellow", "blue")
 
 
 class LineFormat:
-    """The form of the lines of one attempt, made once for all of them. `position` counts from 1."""
+    """The form of the lines of one attempt, made once for all of them. `position` counts from 1, to `steps`."""
 
     __slots__ = ("_after", "_second", "_stamp")
 
-    def __init__(self, run: Run, instance: str, attempt: int, position: int, look: Look) -> None:
+    def __init__(self, run: Run, instance: str, attempt: int, position: int, steps: int, look: Look) -> None:
         name = attempt_name(instance, attempt)
-        place = f"{run.job}/{words.short_id(run.id)} {position}/{run.steps_total}"
+        place = f"{run.job}/{words.short_id(run.id)} {position}/{steps}"
         bar = look.paint("|", "dim")
         self._second = -1
         self._stamp = ""
@@ -44,7 +44,7 @@ class LineFormat:
 
 
 def attempt_name(instance: str, attempt: int) -> str:
-    """`quote#1`, or `quote?` for the step's `if`."""
+    """`quote#1`, or `quote?` for a condition: the step's `if`, the round's `until`."""
     return f"{instance}#{attempt}" if attempt else f"{instance}?"
 
 

@@ -1,11 +1,12 @@
 """The live view of a run on the terminal that it was started from.
 
 What has finished scrolls by, one line each; below it stands a block that is drawn again at each tick: how far
-the run is, how long it has taken, what is left by the median of earlier runs, and each step at work.
+the run is, how long it has taken, what is left by the median of earlier runs, and each step at work. A fan-out is one
+line, and of its instances only those scroll by that did not succeed.
 
     ✓ rates  0.3 s
-    quotes/7f3a  1 of 9 done  4.2 s, about 30 s left
-      step 2 of 9  quote  3.9 s
+    quotes/7f3a  38 of 109 done  4.2 s, about 30 s left
+      step 2 of 9  quote  37 of 100 done, 2 running  3.9 s  [37] [38]
 
 The supervisor feeds it with the changes that it commits and asks for nothing back: no threads, one write for
 each drawing, at most one drawing for each `interval`, however many steps finish. Whatever goes wrong with the
@@ -19,9 +20,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..store.changes import AttemptStarted, Change, RunClosing, StepAsked, StepParked, StepSettled
+from ..model import split_instance
+from ..store.changes import AttemptStarted, Change, RunClosing, StepSettled
 from ..store.read import Run
 from . import times, words
+from .board import Board, Group
 from .status import command
 from .terminal import Look, fit, look_of, printable
 
@@ -49,27 +52,22 @@ class Progress:
         self._drawn_at: int | None = None
         self._above: list[str] = []                             # lines that wait to scroll by
         self._counted: dict[str, int] = {}                      # ends by outcome that were too many to show
-        self._at_work: dict[str, tuple[int, int, int]] = {}     # instance: position, attempt, since
         self._begun: dict[str, tuple[int, int]] = {}            # instance: since, attempts that were seen
-        self._parked: dict[str, tuple[int, int, int]] = {}      # instance: position, next attempt, due
-        self._ended = 0
+        self._board: Board | None = None
         self._closing: str | None = None
-        self._run: Run | None = None
         self._since = 0
 
     def begin(
         self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
     ) -> None:
         """The run is taken. `usual_ms`: the median of earlier runs; `active`: steps at work, if it is taken over."""
-        self._run, self._usual, self._name = run, usual_ms, f"{run.job}/{words.short_id(run.id)}"
+        self._usual, self._name = usual_ms, f"{run.job}/{words.short_id(run.id)}"
         # a run that was taken over has lost time to something else: neither sum nor rest would mean anything
         fresh = run.resumes == 0 and run.steps_done == 0
         self._since = run.started_at if fresh and run.started_at is not None else now
         if not fresh:
             self._usual = None
-        self._position = {step.id: step.index + 1 for step in job.steps}
-        for instance, _state in active:
-            self._at_work[instance] = (self._position.get(instance, 0), 1, now)
+        self._board = Board(run, job, active, now)
         if not fresh:
             self._above.append(f"{self._name} goes on: {run.steps_done} of {run.steps_total} steps are done")
         self._safely(lambda: self._draw(now))
@@ -96,27 +94,22 @@ class Progress:
     def _take_in(self, changes: Sequence[Change], now: int) -> None:
         for change in changes:
             if isinstance(change, AttemptStarted):
-                self._parked.pop(change.instance, None)
-                self._at_work[change.instance] = (change.position + 1, change.number, change.at)
                 since, attempts = self._begun.get(change.instance, (change.at, 0))
                 self._begun[change.instance] = (since, attempts + 1)
-            elif isinstance(change, StepAsked):
-                self._at_work[change.instance] = (change.position + 1, 0, change.at)
-            elif isinstance(change, StepParked):
-                position, attempt, _ = self._at_work.pop(change.instance, (0, 0, 0))
-                position = position or self._position.get(change.instance, 0)
-                self._parked[change.instance] = (position, attempt + 1, change.until)
             elif isinstance(change, StepSettled):
                 self._settled(change)
             elif isinstance(change, RunClosing):
                 self._closing = f"ending: {words.reason_words(change.reason)}"
+            if self._board is not None:
+                self._board.take_in(change)
         self._draw_if_due(now)
 
     def _settled(self, change: StepSettled) -> None:
-        self._ended += 1
-        self._parked.pop(change.instance, None)
-        self._at_work.pop(change.instance, None)
         since, attempts = self._begun.pop(change.instance, (change.at, 0))
+        group = self._board.groups.get(split_instance(change.instance)[0]) if self._board else None
+        of_fan_out = group is not None and group.most_rounds is None and "[" in change.instance
+        if of_fan_out and (change.outcome in ("succeeded", "skipped") or change.reason == "fail_fast"):
+            return  # its step's line counts it
         bad = change.outcome in _BAD
         if len(self._above) >= _AT_ONCE and (not bad or len(self._above) >= 2 * _AT_ONCE):
             self._counted[change.outcome] = self._counted.get(change.outcome, 0) + 1
@@ -125,6 +118,8 @@ class Progress:
         parts = [look.paint(look.mark(change.outcome), *words.style(change.outcome)), change.instance]
         if attempts and change.outcome != "skipped":
             parts[-1] += f"  {times.duration(change.at - since)}"
+        elif group is not None and "[" not in change.instance and change.outcome != "skipped":
+            parts[-1] += f"  {_came(group)}  {times.duration(change.at - group.since)}"
         if attempts > 1:
             parts[-1] += f" ({attempts} attempts)"
         line = " ".join(parts)
@@ -170,23 +165,15 @@ class Progress:
         return lines
 
     def _block_lines(self, now: int) -> list[str]:
-        if not self._moves or self._run is None:
+        if not self._moves or self._board is None:
             return []
-        look, total = self._look, self._run.steps_total
+        look, board = self._look, self._board
         width = (look.width or 80) - 1
-        done = self._run.steps_done + self._ended
-        head = f"{self._name}  {done} of {total} done  {self._clock(now)}"
+        head = f"{self._name}  {board.done} of {board.total} done  {self._clock(now)}"
         lines = [look.paint(fit(head, width, look.dots), "bold")]
-        rest: list[tuple[int, str]] = []
-        for instance, (position, attempt, since) in self._at_work.items():
-            what = f" (attempt {attempt})" if attempt > 1 else "" if attempt else " (its `if`)"
-            rest.append((position, f"  step {position} of {total}  {instance}{what}  {times.duration(now - since)}"))
-        for instance, (position, attempt, due) in self._parked.items():
-            pause = times.duration(max(due - now, 0))
-            rest.append((position, f"  step {position} of {total}  {instance}  attempt {attempt} in {pause}"))
-        rest.sort()
+        rest = list(board.lines(now))
         room = max(1, min(_STEP_LINES, look.height - 3))
-        lines += [fit(line, width, look.dots) for _, line in rest[:room]]
+        lines += [fit(line, width, look.dots) for line in rest[:room]]
         if len(rest) > room:
             lines.append(look.paint(fit(f"  and {len(rest) - room} more at work", width, look.dots), "dim"))
         return lines
@@ -238,3 +225,10 @@ class Progress:
         except Exception:  # a view that fails must not end a run: not a closed terminal, nor a mistake of ours
             self._broken = True
             self.interval = None
+
+
+def _came(group: Group) -> str:
+    """What there is to say of a step with instances that has ended."""
+    if group.most_rounds is not None:
+        return words.count(group.round, "round")
+    return words.count(group.done, "instance") if group.total is None else f"{group.done} of {group.total} done"

@@ -1,14 +1,15 @@
 """What cron mails when a run did not succeed: at most 40 lines that answer what a person asks at once.
 
 Which job, which step of how many, how it ended, the last lines of its log, what else became of the run, and
-the commands that show more and go on. Nothing in it needs a terminal; control characters of the log are shown
+the commands that show more and go on. Of a fan-out that is its first instance that failed, of a step that is a run of
+its own the step that this run failed by. Nothing in it needs a terminal; control characters of the log are shown
 as escapes, and lines are cut, so that no log can make a mail unreadable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import AgentrunError
 from ..spec.values import format_duration
@@ -17,6 +18,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow
 from ..store.spent import by_model
 from . import times, words
+from .instances import NOTHING, item_text, step_of
 from .logs import text_of
 from .spent import report_lines
 from .status import command, way_on
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 _LINES = 40
 _LOG_LINES = 25
 _WIDTH = 200
+_ITEM = 150  # characters of an item
 _BAD = ("failed", "timed_out", "over_budget")
+_OF_LOOPS = ("max", "until_failed")
 _NOT_RUN = ("upstream", "cancel", "deadline", "budget")  # reasons of steps that would have run otherwise
 
 
@@ -39,20 +43,50 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     failed = _failed(rows)
     became = f"{_what_became(run, job)}: {_counts(run, rows)}"
     lines = [f"agentrun: job {run.job} {became}", f"run {run.id} of {printable(run.file)}"]
-    below = _others(rows, failed[1:])
+    below = _others(rows, failed)
     if run.outcome == "over_budget" or any(row.outcome == "over_budget" for row in failed):
         below += report_lines(by_model(reader, run.id), None if job is None else job.budget)
-    if failed:
-        lines += _first_failure(reader, run, failed[0], job)
+    culprit = _Culprit(run, failed[0], job) if failed else None
+    if culprit is not None:
+        lines += _first_failure(reader, culprit)
+        while (inner := _inner(reader, culprit)) is not None:
+            culprit = inner
+            lines.append(f"run {culprit.run.id} of {printable(culprit.run.file)}")
+            lines += _first_failure(reader, culprit)
     elif run.error and run.outcome == "failed":  # given up: no step says why
         lines.append(printable(run.error))
-    step = ("--step", failed[0].instance) if failed else ()
-    below.append(f"its log:   {command('logs', run.id, *step, anywhere=True)}")
-    below += [f"{label + ':':<10} {text}" for label, text in way_on(run, rows, anywhere=True)]
-    if failed:
+    step = ("--step", culprit.log[0]) if culprit else ()
+    below.append(f"its log:   {command('logs', culprit.run.id if culprit else run.id, *step, anywhere=True)}")
+    outermost = reader.outermost(run).id
+    below += [f"{label + ':':<10} {text}" for label, text in way_on(run, rows, outermost, anywhere=True)]
+    if culprit is not None:
         room = min(_LOG_LINES, _LINES - len(lines) - len(below))
-        lines += _last_words(RunFolder(root, run.id), failed[0], room)
+        lines += _last_words(RunFolder(root, culprit.run.id), culprit, room)
     return [fit(line, width) for line in lines + below[-(_LINES - len(lines)) :]]
+
+
+class _Culprit(NamedTuple):
+    """The step or instance that a run failed by."""
+
+    run: Run
+    row: StepRow
+    job: Job | None
+
+    @property
+    def log(self) -> tuple[str, int]:
+        """Whose log says why: the instance, and the attempt; 0 is its `if` or, of a round, its `until`."""
+        row = self.row
+        if row.reason in _OF_LOOPS and row.instances:
+            return f"{row.instance}[{row.instances}]", 0
+        return row.instance, 0 if row.reason == "if_failed" else row.attempt
+
+
+def _inner(reader: Reader, culprit: _Culprit) -> _Culprit | None:
+    """Where that is a run of its own: what this one failed by."""
+    if culprit.row.reason != "child" or (child := reader.child_of(culprit.run.id, culprit.row.instance)) is None:
+        return None
+    failed = _failed(reader.steps(child.id))
+    return _Culprit(child, failed[0], _job(reader, child)) if failed else None
 
 
 def _job(reader: Reader, run: Run) -> Job | None:
@@ -77,39 +111,50 @@ def _what_became(run: Run, job: Job | None) -> str:
 
 
 def _counts(run: Run, rows: Sequence[StepRow]) -> str:
-    """`1 failed, 5 skipped, 1 succeeded`."""
+    """`1 failed, 5 skipped, 1 succeeded`: steps, and in place of one that has instances those."""
+    unfolded = {row.instance for row in rows if row.instances is not None}
+    counted = [row for row in rows if (row.instance not in unfolded if row.number < 0 else step_of(row) in unfolded)]
+    # a loop can fail although each of its rounds was good
+    extra = [row for row in rows if row.instance in unfolded and row.outcome in _BAD and row.reason in _OF_LOOPS]
     counts: dict[str, int] = {}
-    for row in rows:
-        word = row.outcome or "unfinished"
+    for row in [*counted, *extra]:
+        word = row.outcome or ("not run" if row.state == "queued" else "unfinished")
         counts[word] = counts.get(word, 0) + 1
-    counts["not run"] = counts.get("not run", 0) + run.steps_total - len(rows)
+    counts["not run"] = counts.get("not run", 0) + max(run.steps_total - len(counted), 0)
     return words.outcomes(counts)
 
 
 def _failed(rows: Sequence[StepRow]) -> list[StepRow]:
-    """The steps that failed, the first to fail first; those that only a deadline ended after the others."""
-    bad = [row for row in rows if row.outcome in _BAD and not row.covered]
-    return sorted(bad, key=lambda row: (row.reason in ("deadline", "budget"), row.finished_at or 0, row.position))
+    """The steps and instances that failed, the first to fail first; those that only a deadline ended after the others.
+
+    A step that failed because of its instances is not among them.
+    """
+    bad = [row for row in rows if row.outcome in _BAD and not row.covered and row.reason != "instances"]
+    cut_off = ("deadline", "budget")
+    return sorted(bad, key=lambda row: (row.reason in cut_off, row.finished_at or 0, row.position, row.number))
 
 
-def _first_failure(reader: Reader, run: Run, row: StepRow, job: Job | None) -> list[str]:
-    step = next((step for step in job.steps if step.id == row.instance), None) if job else None
+def _first_failure(reader: Reader, culprit: _Culprit) -> list[str]:
+    run, row, job = culprit
+    step = next((step for step in job.steps if step.id == step_of(row)), None) if job else None
     cause = printable(row.error if row.reason == "timeout" and row.error else words.cause(row)) or (row.outcome or "")
     if row.reason == "timeout" and step is not None and step.timeout is not None:
         cause = f"not done within its timeout of {format_duration(step.timeout)}"
-    line = f"step {row.position + 1} of {run.steps_total}, {row.instance}: {cause}"
+    steps = f" of {len(job.steps)}" if job else ""
+    line = f"step {row.position + 1}{steps}, {row.instance}: {cause}"
     attempt = reader.attempt(run.id, row.instance, row.attempt) if row.attempt else None
     facts = []
     if attempt is not None and attempt.finished_at is not None:
         facts.append(f"after {times.duration(attempt.finished_at - attempt.started_at)}")
     if row.attempt > 1:
         facts.append(f"attempt {row.attempt}")
-    return [line + (f" ({', '.join(facts)})" if facts else "")]
+    item = item_text(row, NOTHING, _ITEM)
+    return [line + (f" ({', '.join(facts)})" if facts else ""), *([f"its item:  {item}"] if item else [])]
 
 
-def _last_words(folder: RunFolder, row: StepRow, room: int) -> list[str]:
-    number = 0 if row.reason == "if_failed" else row.attempt
-    reader = LogReader(folder.log(row.instance, number), folder.log_index(row.instance, number))
+def _last_words(folder: RunFolder, culprit: _Culprit, room: int) -> list[str]:
+    instance, number = culprit.log
+    reader = LogReader(folder.log(instance, number), folder.log_index(instance, number))
     try:
         reader.tail(room)
         lines = [f"    | {text_of(piece)}".rstrip() for _, piece in reader.lines()]
@@ -117,15 +162,30 @@ def _last_words(folder: RunFolder, row: StepRow, room: int) -> list[str]:
         return [f"    (its log cannot be read: {error.strerror})"]
     finally:
         reader.close()
-    return lines[-room:] if lines else (["    (it wrote nothing)"] if number or row.reason == "if_failed" else [])
+    asked = culprit.row.reason in ("if_failed", "until_failed")
+    return lines[-room:] if lines else (["    (it wrote nothing)"] if number or asked else [])
 
 
 def _others(rows: Sequence[StepRow], failed: Sequence[StepRow]) -> list[str]:
+    """What failed beside the first of `failed`, by name, and how many did not run."""
     lines = []
-    if failed:
-        names = ", ".join(row.instance for row in failed[:5]) + (f" and {len(failed) - 5} more" if failed[5:] else "")
-        lines.append(f"also:      {words.count(len(failed), 'step')} failed as well: {names}")
-    skipped = sum(row.outcome == "skipped" and row.reason in _NOT_RUN for row in rows)
+    siblings: list[StepRow] = []
+    steps: dict[str, list[StepRow]] = {}
+    for row in failed[1:]:
+        is_sibling = row.number >= 0 and row.position == failed[0].position
+        (siblings if is_sibling else steps.setdefault(step_of(row), [])).append(row)
+    if siblings:
+        thing = words.count(len(siblings), "other instance")
+        names = _names([f"[{row.number}]" for row in siblings])
+        lines.append(f"also:      {thing} of {step_of(siblings[0])} failed: {names}")
+    if steps:
+        named = [one[0].instance if len(one) == 1 else f"{step} ({len(one)} instances)" for step, one in steps.items()]
+        lines.append(f"also:      {words.count(len(steps), 'step')} failed as well: {_names(named)}")
+    skipped = sum(row.outcome == "skipped" and row.reason in _NOT_RUN and row.number < 0 for row in rows)
     if skipped:
         lines.append(f"not run:   {words.count(skipped, 'step')}")
     return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")

@@ -188,7 +188,7 @@ def way_on(
         lines.append(("look first", f"nobody saw how {names} ended: was it done? `resume` runs it again"))
     arguments = [outermost]
     if outermost != run.id:
-        lines.append(("with it", f"it is a step of run {run.caller}, and goes on with that"))
+        lines.append(("part of", f"run {run.caller}, as its step {run.caller_instance}: it goes on with that"))
     elif run.outcome == "over_budget" and " today: " in (run.error or ""):
         way = f"or raise the daily budget in the job file and add --spec {shlex.quote(printable(run.file))}"
         lines.append(("first", f"wait for tomorrow, {way}"))

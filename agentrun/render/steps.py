@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Run, StepRow
 from . import times, words
-from .instances import Known, is_bad, item_text, progress, step_of
+from .instances import NOTHING, Known, item_text, progress, step_of
 from .status import command
 from .tables import Column, Row, table
 from .terminal import Look, fit, printable
@@ -40,7 +40,7 @@ def step_table(
     now: int,
     *,
     interrupted: bool = False,
-    known: Known = Known(),
+    known: Known = NOTHING,
     job: Job | None = None,
     run_id: str = "",
     every: bool = False,
@@ -102,13 +102,15 @@ class _Page:
         """What a person would ask next: how far it is, why it failed, what its item is, which run it is."""
         counts = self.known.counts.get(row.position, {})
         child = self.known.children.get(row.instance)
+        far = progress(row, step, counts, interrupted=self.interrupted)
         parts = [
-            item_text(row, self.known),
-            progress(row, step, counts, interrupted=self.interrupted),
-            _note(row, self.now, self.interrupted),
+            far,
+            "" if far and row.reason == "instances" else _note(row, self.now, self.interrupted),  # they stand below
             "" if child is None else _child_note(row, child),
         ]
-        return ": ".join(part for part in parts if part)
+        said = "; ".join(part for part in parts if part)
+        item = item_text(row, self.known)
+        return f"{item}: {said}" if item and said else item or said
 
 
 def _child_note(row: StepRow, child: Run) -> str:
@@ -142,7 +144,7 @@ def step_details(
     now: int,
     *,
     interrupted: bool = False,
-    known: Known = Known(),
+    known: Known = NOTHING,
 ) -> list[str]:
     """Everything about one step or instance: what it was given, what it gave, and each of its attempts.
 

@@ -45,8 +45,8 @@ _REASONS = {
 
 # What the record says in `error` about these is whole: the reason before it would say the same again.
 _TOLD_BY_THE_ERROR = (
-    "on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown", "if_failed", "instances", "max",
-    "until_failed", "child",
+    "on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown", "if_failed", "instances",
+    "max", "until_failed", "child",
 )  # fmt: skip
 
 _STYLES = {

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 import pytest
 
 from agentrun.cli.app import run_app
-from agentrun.model import Job, Step
+from agentrun.model import Job, Step, split_instance
 from agentrun.step.logs import LogWriter
 from agentrun.store import locks
 from agentrun.store.changes import AttemptEnded, AttemptStarted, RunFinished, StepSettled
 from agentrun.store.database import open_for_writing
 from agentrun.store.folders import RunFolder
+from agentrun.store.instances import Item, ListFrozen, RoundBegun
 from agentrun.store.read import Reader
 from agentrun.store.snapshots import Snapshot
 from agentrun.store.write import NewRun, Stamp, Store
@@ -54,7 +56,7 @@ class Recorded:
         return self
 
     def start(self, name: str, attempt: int = 1, inputs: str = "{}") -> Recorded:
-        step = self.job.step(name)
+        step = self.job.step(split_instance(name)[0])
         key = f"key-{name}"
         return self.commit(AttemptStarted(name, step.index, attempt, attempt - 1, 0, False, key, inputs, self.now))
 
@@ -62,7 +64,7 @@ class Recorded:
         return self.commit(AttemptEnded(name, attempt, outcome, self.now, **more))  # type: ignore[arg-type]
 
     def settle(self, name: str, outcome: str = "succeeded", **more: Any) -> Recorded:
-        return self.commit(StepSettled(name, self.job.step(name).index, outcome, self.now, **more))  # type: ignore[arg-type]
+        return self.commit(StepSettled(name, self.job.step(split_instance(name)[0]).index, outcome, self.now, **more))  # type: ignore[arg-type]
 
     def succeed(self, name: str, ms: int = 300) -> Recorded:
         return self.start(name).wait(ms).end(name, exit_code=0).settle(name, exit_code=0)
@@ -71,6 +73,16 @@ class Recorded:
         failure: dict[str, Any] = {"reason": "exit", "exit_code": status}
         self.start(name, attempt).wait(ms).end(name, "failed", attempt, **failure)
         return self.settle(name, "failed", **failure)
+
+    def freeze(self, name: str, *items: Any) -> Recorded:
+        """The list of a step with `foreach` is known."""
+        frozen = [Item(n, n, f"key-{name}-{n}", json.dumps(item)) for n, item in enumerate(items)]
+        return self.commit(ListFrozen(name, self.job.step(name).index, len(items), frozen, self.now))
+
+    def begin_round(self, name: str, number: int) -> Recorded:
+        """A round of a step with `repeat` begins."""
+        self.commit(RoundBegun(name, self.job.step(name).index, number, self.now))
+        return self.start(f"{name}[{number}]")
 
     def finish(self, outcome: str = "succeeded", **more: Any) -> Recorded:
         return self.commit(RunFinished(outcome, self.now, **more))  # type: ignore[arg-type]

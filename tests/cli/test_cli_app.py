@@ -25,7 +25,7 @@ def test_version_and_help(world: World) -> None:
         assert (re.search(rf"^  {name} ", out, re.MULTILINE) is None) == verb.hidden
 
 
-@pytest.mark.parametrize("name", [name for name in app.VERBS if name not in ("run", "resume", "supervise")])
+@pytest.mark.parametrize("name", [name for name in app.VERBS if name not in ("run", "resume", "supervise", "child")])
 def test_each_verb_is_there_and_its_summary_is_the_first_line_of_its_help(world: World, name: str) -> None:
     command = app.program().commands[name]
     assert command.help.splitlines()[0] == app.VERBS[name].summary

@@ -121,5 +121,5 @@ def test_a_timeout_and_a_condition(world: World) -> None:
         "    (it wrote nothing)",
     ]
     run = world.record("k3v9x00002", job).take().commit(StepAsked("b", 1, START))
-    run.write("b", (1, b"oops\n"), attempt=0).settle("b", "failed", reason="if_failed", error="exit status 2")
-    assert report(world, run)[2:4] == ["step 2 of 2, b: its `if` failed: exit status 2", "    | oops"]
+    run.write("b", (1, b"oops\n"), attempt=0).settle("b", "failed", reason="if_failed", error="its `if` ended with 2")
+    assert report(world, run)[2:4] == ["step 2 of 2, b: its `if` ended with 2", "    | oops"]

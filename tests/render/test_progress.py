@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from agentrun.model import Job, Step
+from agentrun.model import Job, Repeat, Step
 from agentrun.render.progress import Progress
 from agentrun.render.terminal import Look
 from agentrun.store.changes import AttemptStarted, RunClosing, StepAsked, StepParked, StepSettled
+from agentrun.store.instances import Item, ListFrozen, RoundBegun, UntilAnswered, UntilAsked
 from agentrun.store.read import Run
 
 NOW = 1_795_168_800_000
@@ -189,3 +190,118 @@ def test_without_cursor_movement_it_only_tells_what_ends(screen: Screen, monkeyp
     shown.changed([settled(0, NOW + 300)], NOW + 300)
     shown.end(run(state="finished", outcome="succeeded", finished_at=NOW + 400), NOW + 400)
     assert screen.getvalue() == "✓ s0  0.3 s\n✓ quotes/7f3a succeeded: 4 steps in 0.4 s\n"
+
+
+# ---- instances and rounds
+
+
+def fan(*, most: int = 50) -> Job:
+    each = Step(id="work", index=1, foreach="${{ steps.list.outputs.all }}")
+    loop = Step(id="think", index=2, repeat=Repeat("false", most))
+    return Job("quotes", (Step(id="list", index=0), each, loop))
+
+
+def frozen(total: int, at: int = NOW, *, before: bool = False) -> ListFrozen:
+    items = None if before else [Item(n, n, str(n), "1") for n in range(total)]
+    return ListFrozen("work", 1, total, items, at)
+
+
+def begun(name: str, attempt: int = 1, at: int = NOW) -> AttemptStarted:
+    return AttemptStarted(name, 2 if "think" in name else 1, attempt, attempt - 1, 0, False, "", "{}", at)
+
+
+def over(name: str, at: int = NOW, outcome: Any = "succeeded", **more: Any) -> StepSettled:
+    return StepSettled(name, 2 if "think" in name else 1, outcome, at, **more)
+
+
+def test_a_fan_out_is_one_line(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(3), fan(), None, NOW)
+    shown.changed([frozen(100), *(begun(f"work[{n}]") for n in range(12))], NOW + 200)
+    assert screen.shown() == [
+        "quotes/7f3a  0 of 102 done  0.2 s",
+        "  step 2 of 3  work  0 of 100 done, 12 running  0.2 s  [0] [1] [2] [3] [4] [5]…",
+    ]
+    ends = [over("work[0]"), over("work[1]", NOW + 300, "failed", reason="exit", exit_code=3), over("work[2]")]
+    shown.changed([*ends, *(over(f"work[{n}]") for n in range(3, 10))], NOW + 400)
+    parked = StepParked("work[10]", NOW + 9_000, 1, 0, NOW + 500)
+    shown.changed([parked, over("work[99]", outcome="skipped")], NOW + 1_000)
+    assert screen.shown() == [
+        "✗ work[1]  0.3 s  failed: exit status 3",
+        "quotes/7f3a  11 of 102 done  1.0 s",
+        "  step 2 of 3  work  11 of 100 done, 1 failed, 1 waiting, 1 running  1.0 s  [1…",
+    ]
+    rest = [over(f"work[{n}]") for n in range(10, 99)]
+    whole = over("work", NOW + 1_500, "failed", reason="instances", error="1 of 100 failed", counted=False)
+    shown.changed([*rest, whole], NOW + 1_600)
+    assert screen.shown()[1:] == [
+        "✗ work  100 of 100 done  1.5 s  failed: 1 of 100 failed",
+        "quotes/7f3a  100 of 102 done  1.6 s",
+    ]
+
+
+def test_rounds(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(3), fan(), None, NOW)
+    turns: list[tuple[Any, str]] = [
+        ([RoundBegun("think", 2, 1, NOW), begun("think[1]")], "0 of 3 done  1.0 s|round 1 of at most 50  1.0 s"),
+        (
+            [over("think[1]", NOW + 1_000), UntilAsked("think", 1, NOW + 1_000)],
+            "1 of 3 done  2.0 s|round 1 of at most 50 (its `until`)  1.0 s",
+        ),
+        (
+            [UntilAnswered("think", 1, 1, NOW + 2_000), StepParked("think", NOW + 5_500, 0, 0, NOW + 2_000)],
+            "1 of 3 done  3.0 s|round 2 of at most 50 in 2.5 s",
+        ),
+        (
+            [RoundBegun("think", 2, 2, NOW + 3_000), begun("think[2]", at=NOW + 3_000)],
+            "1 of 4 done  4.0 s|round 2 of at most 50  1.0 s",
+        ),
+        (
+            [StepParked("think[2]", NOW + 9_000, 1, 0, NOW + 4_000)],
+            "1 of 4 done  5.0 s|round 2 of at most 50, attempt 2 in 4.0 s",
+        ),
+        (
+            [RoundBegun("think", 2, 2, NOW + 5_000), begun("think[2]", 2, NOW + 5_000)],
+            "1 of 4 done  6.0 s|round 2 of at most 50 (attempt 2)  1.0 s",
+        ),
+    ]
+    for n, (changes, told) in enumerate(turns):
+        shown.changed(changes, NOW + 1_000 * (n + 1))
+        head, _, line = told.partition("|")
+        assert screen.shown()[-2:] == [f"quotes/7f3a  {head}", f"  step 3 of 3  think  {line}"]
+    shown.changed([over("think[2]", NOW + 6_000), over("think", NOW + 6_500, counted=False)], NOW + 7_000)
+    assert screen.shown() == [
+        "✓ think[1]  1.0 s",
+        "✓ think[2]  3.0 s (2 attempts)",
+        "✓ think  2 rounds  6.5 s",
+        "quotes/7f3a  2 of 4 done  7.0 s",
+    ]
+
+
+def test_a_fan_out_that_goes_on(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(102, steps_done=40, resumes=1), fan(), None, NOW, active=[("work[40]", "running")])
+    shown.changed([over("work[40]"), begun("work[41]")], NOW + 1_000)
+    assert screen.shown() == [
+        "quotes/7f3a goes on: 40 of 102 steps are done",
+        "quotes/7f3a  41 of 102 done  1.0 s",
+        "  step 2 of 3  work  1 more done, 1 running  1.0 s  [41]",
+    ]
+    shown.changed([frozen(100, before=True)], NOW + 2_000)
+    assert screen.shown()[1] == "quotes/7f3a  41 of 102 done  2.0 s"
+
+
+def test_what_is_kept_does_not_grow_with_what_has_finished(screen: Screen) -> None:
+    shown = view(screen, height=6)
+    shown.begin(run(3), fan(), None, NOW)
+    shown.changed([frozen(10_000)], NOW)
+    for n in range(10_000):
+        bad = n % 2 == 1
+        shown.changed([begun(f"work[{n}]"), over(f"work[{n}]", outcome="failed" if bad else "succeeded")], NOW + n)
+    board = shown._board
+    assert board is not None
+    group = board.groups["work"]
+    assert (group.done, group.failed, len(group.running), len(group.parked)) == (10_000, 5_000, 0, 0)
+    assert (len(shown._begun), len(shown._above) <= 40) == (0, True)
+    assert screen.shown()[-1].startswith("  step 2 of 3  work  9")

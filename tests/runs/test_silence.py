@@ -54,7 +54,15 @@ def test_many_failures_and_wild_output_stay_readable(place: Place) -> None:
     [
         ("steps:\n- {run: 'read _ < $ARENA/never.go', timeout: 200ms, grace: 0s}\n", 124, ["timeout of 200ms"]),
         ("deadline: 300ms\nsteps:\n- {run: 'read _ < $ARENA/never.go', grace: 0s}\n", 124, ["deadline of 300ms"]),
-        ("budget: {steps: 1}\nsteps:\n- {run: 'true'}\n- {run: 'true'}\n", 125, ["budget of 1 attempt"]),
+        ("budget: {steps: 1}\nsteps:\n- {run: 'true'}\n- {run: 'true'}\n", 125, ["over its budget of steps: 1 of 1"]),
+        (
+            "steps:\n- {run: 'true'}\n- {id: work, foreach: [a, b], run: 'echo no; test $AGENTRUN_ITEM != b'}\n", 1,
+            ["1 failed, 2 succeeded", "step 2 of 2, work[1]: exit status 1", "its item:  b\n", "--step 'work[1]'"],
+        ),
+        (
+            "steps:\n- {id: think, run: 'true', repeat: {until: 'echo hm; exit 1', max: 2}}\n", 1,
+            ["step 1 of 1, think: 2 rounds", "    | hm\n", "--step 'think[2]'"],
+        ),
         ("steps:\n- {run: kill -KILL $$}\n", 137, ["SIGKILL"]),
         ("steps:\n- {run: no-such-command-anywhere}\n", 127, ["no-such-command-anywhere", "not found"]),
         ("steps:\n- {python: 'raise ValueError(7)'}\n", 1, ["ValueError: 7", "Traceback"]),

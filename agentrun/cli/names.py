@@ -1,0 +1,41 @@
+"""Which steps and instances of a run a command line names: `work`, or `work[2]`, whether it has begun or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import AgentrunError, NotFound
+from ..model import split_instance
+from ..store.read import Run
+from .record import Record
+
+
+def check_steps(record: Record, run: Run, names: Sequence[str]) -> None:
+    """Raises NotFound for a step or instance that the run does not have."""
+    if not names:
+        return
+    known = {row.instance for row in record.reader.steps(run.id)}
+    try:
+        known |= {step.id for step in record.reader.job_of(run).steps}
+    except AgentrunError:  # a snapshot that this program cannot read: the rows are what there is
+        pass
+    known |= {name.partition("[")[0] for name in known}
+    for name in names:
+        if name not in known and not _is_frozen(record, run, name):
+            from ..spec.nearest import suggestion
+
+            raise NotFound(
+                f"run {run.id} of {run.job} has no step {name}{suggestion(name, known)}",
+                f"`agentrun status {run.id}` lists its steps",
+            )
+
+
+def _is_frozen(record: Record, run: Run, name: str) -> bool:
+    """Whether it is an instance that has not begun."""
+    from ..store.instances import frozen_numbers
+
+    try:
+        step, number = split_instance(name)
+    except ValueError:
+        return False
+    return number in frozen_numbers(record.reader.connection, run.id, step)

@@ -1,0 +1,130 @@
+"""Fan-outs, loops and child runs as people see them: what is asked of the record, and how far each of them is.
+
+A step with instances is one row, which says how far it is; below it stand those of its instances that say something:
+they run, wait, or failed (`telling`). Whoever asks for one step, or for JSON, gets all of them, those included that
+have not begun (`whole`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..store.instances import instance_counts, items_of
+from ..store.read import Reader, Run, StepRow
+from . import words
+from .terminal import fit, printable
+
+if TYPE_CHECKING:
+    from ..model import JSON, Job, Step
+
+_ITEM = 40  # characters of an item beside its instance
+
+
+class Known(NamedTuple):
+    """What there is to say beside the rows of a run's steps.
+
+    `counts`: of instances, by the position of their step and their outcome or state. `children`: child runs, by the
+    name of the step or instance. `items`: by the name of the instance.
+    """
+
+    counts: Mapping[int, Mapping[str, int]] = {}
+    children: Mapping[str, Run] = {}
+    items: Mapping[str, JSON] = {}
+
+
+NOTHING = Known()
+
+
+def telling(reader: Reader, run_id: str, job: Job | None) -> tuple[list[StepRow], Known]:
+    """The steps of a run, and those instances that say something."""
+    known = Known(instance_counts(reader.connection, run_id), reader.children(run_id))
+    return complete(reader.steps(run_id, telling=True), job), known
+
+
+def whole(reader: Reader, run_id: str, job: Job | None) -> tuple[list[StepRow], Known]:
+    """The steps of a run, each followed by all of its instances that are known, begun or not."""
+    items = items_of(reader.connection, run_id)
+    known = Known(instance_counts(reader.connection, run_id), reader.children(run_id), items)
+    return complete(reader.steps(run_id), job, items), known
+
+
+def queued_row(position: int, instance: str, number: int = -1) -> StepRow:
+    """The row of a step or instance that nothing has happened to."""
+    return StepRow(
+        instance=instance, position=position, state="queued", outcome=None, reason=None, covered=False, asked=False,
+        attempt=0, tries=0, interruptions=0, due=None, idempotency_key=None, inputs=None, outputs=None,
+        exit_code=None, signal=None, error=None, started_at=None, finished_at=None, number=number,
+    )  # fmt: skip
+
+
+def complete(rows: Sequence[StepRow], job: Job | None, items: Mapping[str, JSON] | None = None) -> list[StepRow]:
+    """The rows of all steps of the job, in its order, with those of their instances below them.
+
+    `items`: in the order of their lists; an instance that has no row is queued. Without a job, the rows that there are.
+    """
+    if job is None:
+        return list(rows)
+    own = {row.instance: row for row in rows if row.number < 0}
+    below: dict[str, dict[str, StepRow]] = {}
+    for name in items or ():
+        step, number = _split(name)
+        if step in own:
+            below.setdefault(step, {})[name] = queued_row(own[step].position, name, number)
+    for row in rows:
+        if row.number >= 0:
+            below.setdefault(step_of(row), {})[row.instance] = row
+    found: list[StepRow] = []
+    for step_ in job.steps:
+        found.append(own.get(step_.id) or queued_row(step_.index, step_.id))
+        found += below.get(step_.id, {}).values()
+    return found
+
+
+def step_of(row: StepRow) -> str:
+    """The id of the step that the row is of, or of an instance of."""
+    return row.instance.partition("[")[0]
+
+
+def _split(name: str) -> tuple[str, int]:
+    step, _, number = name.partition("[")
+    return step, int(number[:-1])
+
+
+def progress(row: StepRow, step: Step | None, counts: Mapping[str, int], *, interrupted: bool = False) -> str:
+    """How far a step with instances is: `61 of 100 done, 2 failed, 8 running`, or `round 3 of at most 50`.
+
+    Empty for a step that has none, or none yet.
+    """
+    if row.number >= 0 or row.instances is None:
+        return ""
+    if step is not None and step.repeat is not None:
+        if row.state == "finished":
+            return f"after {words.count(row.instances, 'round')}" if row.outcome == "succeeded" else ""
+        return f"round {row.instances} of at most {step.repeat.max}"
+    active = ("running", "waiting", "queued")
+    done = sum(number for word, number in counts.items() if word not in active)
+    parts = [f"{done} of {row.instances} done"]
+    told = words.outcomes({word: number for word, number in counts.items() if word not in (*active, "succeeded")})
+    parts += [told] if told else []
+    for word in active[:2]:
+        if counts.get(word):
+            parts.append(f"{counts[word]} {'interrupted' if interrupted and word == 'running' else word}")
+    return ", ".join(parts)
+
+
+def item_text(row: StepRow, known: Known, width: int = _ITEM) -> str:
+    """The item of an instance, shortened; empty where there is none or it is not known."""
+    found, item = item_of(row, known)
+    if not found:
+        return ""
+    return fit(printable(item if isinstance(item, str) else words.compact(item)), width)
+
+
+def item_of(row: StepRow, known: Known) -> tuple[bool, JSON]:
+    """Whether the item of an instance is known, and the item."""
+    if row.instance in known.items:
+        return True, known.items[row.instance]
+    if row.number >= 0 and isinstance(row.inputs, dict) and "item" in row.inputs:
+        return True, row.inputs["item"]
+    return False, None
