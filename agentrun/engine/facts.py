@@ -227,10 +227,13 @@ class Facts(Indices):
             self.steps[name] = self._by_place[place] = StepFacts()
         group = self.groups[position_of(place)] = Group(1)
         group.open = 1
+        self.reopened.pop(position_of(place), None)
 
     def _instance_settled(self, place: int, facts: StepFacts) -> None:
         position = position_of(place)
-        group = self.groups[position]
+        group = self.groups.get(position)
+        if group is None:
+            return  # of a step that was reopened, and is over before it got to it
         group.active.discard(place)
         group.open -= 1
         self._count(group, place, facts)

@@ -106,6 +106,7 @@ class Indices:
         self.live: dict[When, set[int]] = {"on_success": set(), "on_failure": set(), "always": set()}
         self.ending: set[int] = set()
         self.groups: dict[int, Group] = {}
+        self.reopened: dict[int, list[str]] = {}  # instances, not settled, of steps that have not got to them again
         self.halted: set[int] = set()  # positions of those of which an instance failed, and that say fail_fast
         self.slots_used = self.open_steps = self.open_work = 0
         count = len(self.job.steps)
@@ -121,6 +122,10 @@ class Indices:
                 self.open_work += not self.job.steps[position].is_handler
                 for dependent in self._needed_by[position]:
                     self._needs_left[dependent] += 1
+        for place, facts in self._by_place.items():
+            step = place_of(position_of(place))
+            if place != step and facts.state != "finished" and self._by_place[step].state == "queued":
+                self.reopened.setdefault(position_of(place), []).append(self.name_at(place))
         for position in range(count - 1, -1, -1):  # so that `ready` grows at its end
             facts = self._by_place[place_of(position)]
             if facts.state != "finished":
@@ -173,6 +178,10 @@ class Indices:
         """Whether it is a step with `foreach` whose instances are not at work."""
         return not is_instance(place) and self.step_at(place).foreach is not None
 
+    def left_below(self, name: str) -> list[str]:
+        """Of a step that was reopened and never got to its instances: those of them that are not settled."""
+        return self.reopened.get(self._position[name], []) if name in self._position else []
+
     def is_halted(self, place: int) -> bool:
         """Whether the failure of another instance keeps this one from going on (`fail_fast`)."""
         return is_instance(place) and position_of(place) in self.halted
@@ -211,6 +220,7 @@ class Indices:
         step, position = self.step_at(place), position_of(place)
         window = 1 if step.repeat else min(step.max_parallel or self.max_parallel, self.max_parallel)
         group = self.groups[position] = Group(window)
+        self.reopened.pop(position, None)
         waiting: list[tuple[int, StepFacts]] = []
         for number in facts.instances():
             at = place + number + 1

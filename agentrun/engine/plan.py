@@ -90,13 +90,13 @@ def decide(job: Job, facts: Facts, now: int) -> list[Decision]:
     if not facts.open_steps:
         return [Complete(_outcome(facts))]
     if verdicts := _verdicts(facts):
-        return verdicts
+        return _with_instances(facts, verdicts)
     if facts.stopping:
         return _ends(facts, set().union(*facts.live.values()), "shutdown")
     facts.ripen(now)
     if close := _close(facts, now):
         return [close]
-    return _settle(facts) or _begin(job, facts, now)
+    return _with_instances(facts, _settle(facts)) or _begin(job, facts, now)
 
 
 def wake_at(facts: Facts) -> int | None:
@@ -182,6 +182,18 @@ def _settle(facts: Facts) -> list[Decision]:
     ended = OVERSPENT if closing.outcome == "over_budget" and facts.exceeded else ENDED[closing.outcome]
     places = set().union(*(facts.live[when] for when in (EVERY if closing.final else ended)))
     return [*decisions, *_ends(facts, (one for one in places if not facts.is_halted(one)), RUN_ENDS[reason])]
+
+
+def _with_instances(facts: Facts, decisions: list[Decision]) -> list[Decision]:
+    """What is settled before it got to the instances that it would have gone on with: these are passed over."""
+    if not facts.reopened:
+        return decisions
+    whole: list[Decision] = []
+    for decision in decisions:
+        if isinstance(decision, Settle):
+            whole += [Settle(name, "skipped", decision.reason) for name in facts.left_below(decision.step)]
+        whole.append(decision)
+    return whole
 
 
 def _halt(facts: Facts) -> list[Decision]:
