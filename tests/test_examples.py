@@ -4,57 +4,18 @@ from __future__ import annotations
 
 import csv
 import gzip
-import itertools
 import json
-import os
 import re
-import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from agentrun.spec.decode import load
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-NAMES = ("quotes", "backup", "etl")
+from .examples.clone import EXAMPLES, Clone, kill_everything
 
-
-class Clone:
-    """A copy of the examples with a state folder of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        shutil.copytree(EXAMPLES, root / "examples", ignore=shutil.ignore_patterns("out", "__pycache__"))
-        self.env = {**os.environ, "AGENTRUN_HOME": str(root / "state")}
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "agentrun", *arguments],
-            cwd=self.root,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def agentrun(self, *arguments: str, status: int = 0) -> str:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == status, out + err
-        return out
-
-    def run(self, name: str, *arguments: str, status: int = 0) -> str:
-        return self.agentrun("run", f"examples/{name}/{name}.yaml", *arguments, status=status)
-
-    def out(self, name: str) -> Path:
-        return self.root / "examples" / name / "out"
+NAMES = ("quotes", "backup", "etl", "agent")
 
 
 @pytest.fixture
@@ -68,32 +29,7 @@ def mails(clone: Clone) -> list[str]:
 
 
 def wait_for_mails(clone: Clone, count: int) -> None:
-    """Until the log of the latest run tells of so many mails; a run that is not recorded yet is asked for again."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        log = clone.start("logs", "quotes", "-f", "--grep", "mail written|has its mail")
-        try:
-            assert log.stdout
-            if len(list(itertools.islice(log.stdout, count))) == count:
-                return
-        finally:
-            log.kill()
-            log.communicate()
-    raise AssertionError(f"the log never told of {count} mails")
-
-
-def kill_everything(process: subprocess.Popen[str]) -> None:
-    """What a power cut does to a run: its supervisor, its shim and its steps are gone at once."""
-    supervisor = psutil.Process(process.pid)
-    everybody = [supervisor]
-    supervisor.suspend()
-    for child in supervisor.children(recursive=True):
-        child.suspend()  # nobody may start anybody meanwhile
-        everybody.append(child)
-    for one in everybody:
-        one.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
-    psutil.wait_procs(everybody[1:], timeout=10)
+    clone.wait_for_log("quotes", "mail written|has its mail", count)
 
 
 # ---- the files
