@@ -12,6 +12,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,9 +91,10 @@ def parse_job(line: str) -> tuple[Job, Facts]:
 def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
     """`a HOW [after MS]`, `a if N|lost`, `a[1] until N|lost`, `cancel`, `stop`; `-` is nothing but time.
 
-    `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was. HOW is one of:
+    `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was;
+    `below N`: child runs have started so many attempts. HOW is one of:
     ok, exit N, sig NAME, raise NAMES, cause NAME, timeout, cancelled, deadline, over (its own budget), oom, budget
-    (the run's), halted (fail_fast),
+    (the run's), halted (fail_fast), child OUTCOME (the run that the step is ended so),
     lost (an interruption), shut (one that was asked for).
     """
     match text.split():
@@ -102,6 +104,9 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
             return CancelWished(now)
         case ["stop"]:
             return StopWished(now)
+        case ["below", count]:
+            facts.started_below = int(count)
+            return None
         case ["spent" | "overspent" as how]:
             return BudgetSpent(how == "overspent", now)
         case [step, "if" | "until", status]:
@@ -119,6 +124,10 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
                     return end._replace(causes=("signal", *words), signal=words[0])
                 case "raise":
                     return end._replace(causes=("1", *words), exit_code=1)
+                case "child":  # how the run ended that the step is
+                    outcomes = {"failed": "1", "timed_out": "timeout", "over_budget": "budget"}
+                    outcome: Any = words[0]
+                    return end._replace(outcome=outcome, reason="child", causes=(outcomes[words[0]],))
                 case "cause":
                     return end._replace(causes=tuple(words), reason=words[0])  # type: ignore[arg-type]
             others: dict[str, Ended] = {
