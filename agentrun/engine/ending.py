@@ -49,6 +49,8 @@ def status_of_step(row: StepRow) -> int:
     """
     if row.reason == "spawn":
         return 69
+    if row.reason == "usage":  # the signal was ours
+        return 1
     if row.outcome == "timed_out":
         return 124
     if row.outcome == "over_budget":

@@ -55,6 +55,7 @@ class Inputs:
         self._env: dict[str, str] = {}
         self._run, self._job, self._folder, self._reader, self._facts = run, job, folder, reader, facts
         self.base = contract.base_environment(job.inherit_env, frozen)
+        self._outs = [name for name in self.base if name.startswith("OUT_")]
         self._python_path = self.base.get("PYTHONPATH", "")
         self._startup = contract.shell_startup(self.base)
         self._job_folder = os.path.dirname(run.file)
@@ -112,7 +113,10 @@ class Inputs:
                     f"cannot write in {self._folder.path}: {error.strerror}", "free space and resume the run"
                 ) from error
             raise InputsError(f"cannot write in {self._folder.path}: {error.strerror}") from error
-        return Prepared(self._order(step, name, attempt, argv, shell, env), key, dumps(inputs))
+        order = self._order(step, name, attempt, argv, shell, env)
+        if step.repeat is not None:  # a loop within a round of another run begins with no values
+            order["env"] = {**dict.fromkeys(self._outs), **env}
+        return Prepared(order, key, dumps(inputs))
 
     def _order(
         self, step: Step, name: str, attempt: int, argv: list[str], shell: list[str] | None, env: dict[str, str]

@@ -113,7 +113,8 @@ class Store:
             if run.caller:
                 detail["caller"] = "/".join(run.caller)
             journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
-            _settle(cursor, run.id, 0, taken_over)
+            for settled in taken_over:
+                settled.write(cursor, run.id, 0)
             if run.parent and taken_over:
                 copy_instances(cursor, run.parent, run.id)
                 recount(cursor, run.id, run.steps_total)
@@ -154,17 +155,16 @@ class Store:
 
         def work(cursor: sqlite3.Cursor) -> None:
             cursor.execute(
-                "UPDATE runs SET steps_done = steps_done + ?, started_steps = started_steps + ?,"
+                "UPDATE runs SET started_steps = started_steps + ?,"
                 " elapsed = ?, boot_id = ?, seen = ?, results_seen = ?, stopped = ?"
                 " WHERE id = ? AND epoch = ? AND state = 'running'",
-                (
-                    done, started, stamp.elapsed, stamp.boot_id, stamp.boottime, results_seen, int(stopped),
-                    run_id, epoch,
-                ),
-            )  # fmt: skip
+                (started, stamp.elapsed, stamp.boot_id, stamp.boottime, results_seen, int(stopped), run_id, epoch),
+            )
             guard(cursor, f"run {run_id}")
             for change in changes:
                 change.write(cursor, run_id, epoch)
+            if done:  # last: some of these may be instances of a list that was frozen in this very turn
+                cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (done, run_id))
 
         self.database.write(work)
 
@@ -234,9 +234,9 @@ class Store:
                 if name not in params and not param.required:
                     params[name] = param.default
             wanted = {step.id: step.index for step in snapshot.job.steps}
-            _place(cursor, run_id, wanted, now)
             for step in other_lists:
                 _unfold_again(cursor, run_id, step, now)
+            _place(cursor, run_id, wanted, now)
             cursor.execute(
                 "UPDATE runs SET snapshot = ?, params = ? WHERE id = ? AND outcome IS NOT 'succeeded'",
                 (sha256, dumps(params), run_id),
@@ -270,10 +270,11 @@ def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: 
             "UPDATE steps SET position = ? WHERE run_id = ? AND instance = ?",
             (wanted.get(split_instance(instance)[0], -1), run_id, instance),
         )
-    cursor.execute(  # nor is an item that an earlier list dropped
-        "UPDATE steps SET position = -1 WHERE run_id = ? AND number >= 0 AND EXISTS (SELECT 1 FROM items WHERE"
-        " items.run_id = steps.run_id AND place < 0 AND steps.number = items.number"
-        " AND steps.instance = items.step || '[' || items.number || ']')",
+    cursor.execute(  # nor is an item that an earlier list dropped, unless the next list may have it again
+        "UPDATE steps SET position = -1 WHERE run_id = ? AND number >= 0 AND EXISTS (SELECT 1 FROM items, steps AS own"
+        " WHERE items.run_id = steps.run_id AND place < 0 AND steps.number = items.number"
+        " AND steps.instance = items.step || '[' || items.number || ']'"
+        " AND own.run_id = steps.run_id AND own.instance = items.step AND own.instances IS NOT NULL)",
         (run_id,),
     )
     _interrupt(cursor, run_id, now, lambda instance: split_instance(instance)[0] not in wanted)
@@ -308,12 +309,6 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _settle(cursor: sqlite3.Cursor, run_id: str, epoch: int, steps: Sequence[StepSettled]) -> None:
-    for step in steps:
-        step.write(cursor, run_id, epoch)
-    cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (sum(s.counted for s in steps), run_id))
 
 
 def _take(

@@ -158,7 +158,6 @@ class Arena:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
         if (self.home / "agentrun.db").exists() and self.rows("SELECT count(*) FROM runs")[0][0]:
             for (run_id,) in self.rows("SELECT id FROM runs WHERE state <> 'finished'"):
                 self.command("cancel", run_id)
@@ -167,6 +166,11 @@ class Arena:
             except AssertionError:
                 pass
             self.kill(*self.step_processes())
+        for process in self.processes:  # last: what a test that failed has left holds their pipes
+            try:
+                process.communicate(timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 class Gate:
