@@ -1,0 +1,7 @@
+"""For all tests: commands are started by the thousand, and each would compile what this process may not keep compiled."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
