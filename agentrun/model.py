@@ -236,6 +236,11 @@ class Job:
     budget: Budget = Budget()
     daily: Budget = Budget()
 
+    def slots(self, processors: int) -> int:
+        """Steps at once. A job that names no number has as many as processors, or as a step of it wants at once."""
+        wanted = (step.max_parallel for step in self.steps if step.max_parallel)
+        return self.max_parallel or max(processors, *wanted, 1)
+
     def step(self, step_id: str) -> Step:
         """The step of that id. KeyError if there is none."""
         return self._by_id[step_id]

@@ -49,7 +49,7 @@ def rebuild(
         job,
         seed=run.id,
         deadline_at=clock.deadline_at(job.deadline),
-        max_parallel=job.max_parallel or os.cpu_count() or 1,
+        max_parallel=job.slots(os.cpu_count() or 1),
         started=run.started_steps,
         steps=steps,
     )
