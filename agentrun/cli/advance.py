@@ -133,7 +133,7 @@ def _show_stop(supervisor: Supervisor, shown: Watcher, reader: Reader) -> int:
     shown.end(reader.run(supervisor.run.id), wall())
     print(
         f"agentrun: {supervisor.run.job}/{supervisor.run.id} was interrupted by {number.name};"
-        f" go on with: agentrun resume {supervisor.run.id}",
+        f" go on with: agentrun resume {reader.outermost(supervisor.run).id}",
         file=sys.stderr,
     )
     return 128 + number

@@ -14,7 +14,7 @@ from ..engine import create, fingerprints, lost, reuse
 from ..engine.clock import wall
 from ..engine.ending import status_of_run
 from ..engine.lease import Lease, busy, overtake, this_process
-from ..errors import Busy, Missing, UsageError
+from ..errors import Busy, JobFileError, Missing, UsageError
 from ..model import Job
 from ..render.fates import show_fates
 from ..store import locks
@@ -80,6 +80,12 @@ def resume(
         found = store.reader.find(run)
         if from_step:
             raise typer.Exit(_from(store, found, from_step, as_json=as_json))
+        if found.caller is not None and not found.held(home()):
+            outermost = store.reader.outermost(found)
+            raise UsageError(
+                f"run {found.id} of {found.job} is a step of another run, and goes on with it",
+                f"go on with: agentrun resume {outermost.id}",
+            )
         if found.outcome == "succeeded":
             given = [name for name, it in (("--spec", spec), ("--force", force), ("--env-here", env_here)) if it]
             return _nothing_to_do(store.reader, found, given, as_json=as_json)
@@ -119,7 +125,13 @@ def _plan(name: str, from_step: str | None, spec: str | None) -> None:
         job = _job_with(reader, run, from_step)
         show_fates(reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step))
     else:
-        show_fates(reuse.of_run(reader, run, _load(spec).job if spec else reader.job_of(run)))
+        job = _load(spec).job if spec else reader.job_of(run)
+        if spec:
+            reuse.check_instances(reader, run, job)
+            if told := reuse.differences(reader, run, job):
+                print(*(f"agentrun: {line}" for line in told), sep="\n", file=sys.stderr)
+                print("agentrun: without --accept-changes this is refused", file=sys.stderr)
+        show_fates(reuse.of_run(reader, run, job))
 
 
 def _nothing_to_do(reader: Reader, run: Run, given: list[str], *, as_json: bool) -> None:
@@ -160,6 +172,7 @@ def _resume(store: Store, run: Run, options: _Options) -> int:
 
 def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_changes: bool, by: str) -> None:
     snapshot = _load(spec)
+    reuse.check_instances(reader, run, snapshot.job)
     differences = reuse.differences(reader, run, snapshot.job)
     for line in differences:
         print(f"agentrun: {line}", file=sys.stderr)
@@ -172,10 +185,13 @@ def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_change
 
 
 def _load(path: str) -> Snapshot:
-    """A job file that a run is to go on with. Raises NotFound, JobFileError."""
+    """A job file that a run is to go on with, and those that it names. Raises NotFound, JobFileError."""
+    from ..spec.children import check_children
     from ..spec.decode import load
 
     job, text = load(path)
+    if problems := check_children(job, path, text):
+        raise JobFileError(problems)
     return Snapshot(text, job, stem_of(path))
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..model import Budget, Job, Reason, Step, split_instance
@@ -34,6 +34,7 @@ from ..store.spent import CallsTaken, SpendingAdded, Spent, UsageTaken
 
 _MONEY = 250  # ms between two looks where tokens or cost are limited
 _OTHER = 500  # where only something else is, which called runs or other runs of the day take
+_UNLIMITED = 1_000  # where nothing is limited: for those who look on
 _OTHERS = 2_000  # ms for which what other runs took today is believed
 _REPORTED: tuple[Reason, ...] = ("tokens", "cost")
 _OF_A_CALLED_RUN: tuple[Reason, ...] = ("tokens", "cost", "cpu", "output")
@@ -129,6 +130,7 @@ class Meter:
         self._calls: list[CallsTaken] = []
         self._own = spent.of_run(reader, run.id)._replace(steps=run.started_steps)
         self._called = self._of_called() if any(step.job for step in job.steps) else Spent()
+        self._lenders = list(_lenders(reader, run))
         self._today = ""
         self._own_today = self._others = Spent()
         self._looked_at = self._others_at = now - 86_400_000
@@ -228,12 +230,12 @@ class Meter:
 
     @property
     def interval(self) -> int | None:
-        """How many ms may pass between two looks; None: nothing has to be looked at."""
+        """How many ms may pass between two looks; None: nothing runs."""
         if not self._attempts:
             return None
         if self._money or self._limited:
             return _MONEY
-        return _OTHER if self._daily or (self._calling and self._limits) else None
+        return _OTHER if self._daily or (self._calling and self._limits) else _UNLIMITED
 
     @property
     def steps_of_children(self) -> int:
@@ -254,12 +256,30 @@ class Meter:
 
     @property
     def over(self) -> str | None:
-        """The first that is exceeded. That one attempt too many has begun is a reason to end a called run only."""
+        """The first that is exceeded. Of attempts nothing is: those that run may finish."""
         for line in self._limits:
             taken = self._taken(line)
-            if taken > line.limit and (line.kind != "steps" or self._calling):
+            if taken > line.limit and line.kind != "steps":
                 return in_words(line.kind, line.limit, taken, line.today)
         return None
+
+    def attempts_left(self) -> int | None:
+        """How many attempts the day, and the runs that called this one, allow to begin; None: as many as one likes."""
+        left = [line.limit - self._taken(line) for line in self._limits if line.today and line.kind == "steps"]
+        left += [limit - self._taken_by(caller) for caller, limit in self._lenders]
+        return min(left, default=None)
+
+    @property
+    def lent_out(self) -> str | None:
+        """The budget of attempts of a run that called this one, of which nothing is left."""
+        for caller, limit in self._lenders:
+            if (taken := self._taken_by(caller)) >= limit:
+                return f"{in_words('steps', limit, taken)} (of run {caller}, which called this one)"
+        return None
+
+    def _taken_by(self, caller: str) -> int:
+        """The attempts of a run and of those that it called, as committed."""
+        return self._reader.run(caller).started_steps + spent.of_called(self._reader, caller).steps
 
     def _taken(self, line: _Limit) -> int:
         own, others = (self._own_today, self._others) if line.today else (self._own, self._called)
@@ -386,6 +406,20 @@ def _has_something(path: str) -> bool:
     return info.st_size > 0 or not stat.S_ISREG(info.st_mode)
 
 
+def _lenders(reader: Reader, run: Run) -> Iterator[tuple[str, int]]:
+    """The runs that called this one and count attempts, and how many each allows. What a handler calls is free."""
+    while run.caller is not None and run.caller_instance is not None:
+        caller = reader.run(run.caller)
+        steps = {step.id: step for step in reader.job_of(caller).steps}
+        called_by = steps.get(split_instance(run.caller_instance)[0])
+        if called_by is None or called_by.is_handler:  # none: another job file has dropped it
+            return
+        limit = reader.job_of(caller).budget.steps
+        if limit is not None:
+            yield caller.id, limit
+        run = caller
+
+
 def in_words(kind: str, limit: int, taken: int, today: bool = False) -> str:
     """`tokens: 21,430 of 20,000`: what was taken of a budget."""
     name = f"{kind} today" if today else kind
@@ -393,7 +427,13 @@ def in_words(kind: str, limit: int, taken: int, today: bool = False) -> str:
         return f"{name}: {cost_text(taken)} of {cost_text(limit)}"
     if kind == "cpu":
         return f"{name}: {_seconds(taken)} of {_seconds(limit)} s"
+    if kind == "memory":
+        return f"{name}: {_mebibytes(taken)} of {_mebibytes(limit)} MiB"
     return f"{name}: {taken:,} of {limit:,}" + (" bytes" if kind == "output" else "")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f}".removesuffix(".0")
 
 
 def _seconds(ms: int) -> str:

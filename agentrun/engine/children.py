@@ -7,57 +7,88 @@ process (`agentrun child`) ends with the child; what it means for the step is re
 To end one is to wish its cancel, as a person would: its own `always` steps still run. Where there is no record yet,
 or the machine goes down, or the step's timeout is over, its process gets a TERM: the child is then interrupted, and
 goes on with the next attempt. What no attempt took up again is ended in the record when the parent ends
-(`close_open`): a child run never goes on without its parent.
+(`lost.close_open`): a child run never goes on without its parent.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 
 from ..errors import Busy
-from ..model import JSON, Job, Step, split_instance
+from ..model import JSON, Step, split_instance
 from ..step import outputs
 from ..step.results import Result
-from ..store import spent
 from ..store.changes import dumps
 from ..store.folders import RunFolder
 from ..store.instances import lists_of, outputs_in_order
 from ..store.read import Reader, Run
 from ..store.write import Store
-from . import judge, lost
+from . import judge
 from .attention import ring
-from .history import Cause
 
-# What the end of a child that we had cancelled means for the step.
-_CANCELLED_FOR = ("cancel", "deadline", "budget", "fail_fast")
-
-
-def is_cancel(cause: str) -> bool:
-    """Whether a child that is ended for this is to be cancelled; else it is only interrupted."""
-    return cause in _CANCELLED_FOR
+# What a child is cancelled for; for anything else it is interrupted, and goes on with the next attempt.
+_CANCELLED_FOR = ("cancel", "deadline", "budget", "fail_fast", "tokens", "cost", "cpu", "output")
+# Exit statuses of a supervisor that could not go on: what is wrong does not go away by asking again (errors.py).
+_REFUSALS = (2, 65, 66, 69, 73)
 
 
-def cancel(store: Store, run_id: str, instance: str, now: int) -> bool:
-    """Wish the child's cancel; False if it has no record to wish it in, or has finished."""
-    child = store.reader.child_of(run_id, instance)
-    if child is None or child.state == "finished":
-        return False
-    try:
-        store.wish_to_cancel(child.id, by=f"run {run_id}", now=now)
-    except Busy:
-        return True  # it has finished just now
-    ring(RunFolder(store.database.root, child.id))
-    return True
+class Called:
+    """The child runs that a supervisor is ending.
+
+    A wish is written once, and a second time for those that do not end their handlers, whoever is the supervisor by
+    then. A child that takes longer than its handlers may, or hangs, is ended by force: see `overdue`.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+        self._due: dict[tuple[str, int], tuple[int, str]] = {}
+
+    def end(self, name: str, attempt: int, cause: str, now: int, patience: int, *, wishes: int = 1) -> bool:
+        """Wish the child's cancel; it has `patience` ms. False: there is none to wish it of, so end its process."""
+        if cause not in _CANCELLED_FOR or not self._wish(name, now, wishes):
+            return False
+        due = now + patience
+        known = self._due.get((name, attempt))
+        self._due[name, attempt] = (min(due, known[0]) if known else due, cause)
+        return True
+
+    def insist(self, running: Iterable[tuple[str, int]], now: int, patience: int) -> None:
+        """Their handlers have to end, too."""
+        for name, attempt in set(self._due).intersection(running):
+            self.end(name, attempt, self._due[name, attempt][1], now, patience, wishes=2)
+
+    def overdue(self, running: Iterable[tuple[str, int]], now: int) -> list[tuple[str, int, str]]:
+        """Attempts to be ended by force: name, number, cause. Each once."""
+        late = [key for key, (due, _) in self._due.items() if due <= now]
+        causes = {key: self._due.pop(key)[1] for key in late}
+        return [(*key, causes[key]) for key in set(late).intersection(running)] if late else []
+
+    def next_due(self) -> int | None:
+        """When the first of them is overdue."""
+        return min((due for due, _ in self._due.values()), default=None)
+
+    def _wish(self, name: str, now: int, wishes: int) -> bool:
+        child = self._store.reader.child_of(self._run_id, name)
+        if child is None or child.state == "finished":
+            return False
+        by = f"run {self._run_id}"
+        if self._store.reader.cancels_wished(child.id, by) < wishes:
+            try:
+                self._store.wish_to_cancel(child.id, by=by, now=now)
+            except Busy:
+                return True  # it has finished just now
+        ring(RunFolder(self._store.database.root, child.id))
+        return True
 
 
 def judge_child(
-    reader: Reader, run_id: str, step: Step, result: Result, folder: RunFolder, ending: Cause | None, *, stopping: bool
+    reader: Reader, run_id: str, step: Step, result: Result, folder: RunFolder, ending: str | None, *, stopping: bool
 ) -> judge.Verdict:
     """What the end of the process that advanced a child means. `ending`: what the step was told to end for."""
     child = reader.child_of(run_id, result.instance)
     if child is None or child.state != "finished":
         ended = result.ended_by is not None or (stopping and judge.is_stop(result))
-        if child is not None and not ended:
+        if child is not None and not ended and result.exit_code not in _REFUSALS:
             return judge.interrupted(result.instance, result.attempt, result.ended_at)
         return judge.judge(step, result, folder, stopping=stopping)
     if child.outcome == "succeeded":
@@ -66,10 +97,10 @@ def judge_child(
         except outputs.OutputsError as wrong:
             return judge.verdict(step, result, "failed", "outputs", ("outputs",), wrong.message)
         return judge.verdict(step, result, "succeeded", None, (), None, outputs=dumps(values) if values else None)
-    if ending is not None and is_cancel(ending):
+    if ending in _CANCELLED_FOR:
         outcome, reason, causes = judge.ENDED_BY[ending]
         return judge.verdict(step, result, outcome, reason, causes, f"run {child.id}: {child.error}")
-    if result.ended_by is not None:
+    if result.ended_by is not None or result.oom:
         return judge.judge(step, result, folder, stopping=stopping)
     error = f"run {child.id}: {child.error or child.outcome}"
     if child.outcome == "timed_out":
@@ -80,24 +111,13 @@ def judge_child(
     return judge.verdict(step, result, "failed", "child", causes, error, exit_code=child.exit_code or 1)
 
 
-def bounded(reader: Reader, run: Run, job: Job) -> Job:
-    """The job of a run, with no more attempts in its budget than those that called it have left; handlers are free."""
-    left: list[int] = []
-    child = run
-    while child.caller is not None and child.caller_instance is not None:
-        caller = reader.run(child.caller)
-        its = reader.job_of(caller)
-        called_by = {step.id: step for step in its.steps}.get(split_instance(child.caller_instance)[0])
-        if called_by is None or called_by.is_handler:  # none: another job file has dropped it
-            break
-        if its.budget.steps is not None:
-            left.append(its.budget.steps - caller.started_steps - spent.of_called(reader, caller.id).steps)
-        child = caller
-    if not left:
-        return job
-    steps = run.started_steps + spent.of_called(reader, run.id).steps + max(min(left), 0)
-    own = job.budget.steps
-    return replace(job, budget=replace(job.budget, steps=steps if own is None else min(own, steps)))
+def ended_unseen(reader: Reader, run_id: str, step: Step, instance: str, attempt: int, at: int) -> Result | None:
+    """What stands for the result of an attempt whose end nobody saw, if the child's record says that it was over."""
+    child = reader.child_of(run_id, instance)
+    if child is None or child.state != "finished":
+        return None
+    status = 0 if child.outcome == "succeeded" else child.exit_code or 1
+    return Result({"instance": instance, "attempt": attempt, "ended_at": child.finished_at or at, "exit_code": status})
 
 
 def outputs_of_run(reader: Reader, run: Run) -> dict[str, JSON]:
@@ -113,10 +133,3 @@ def outputs_of_run(reader: Reader, run: Run) -> dict[str, JSON]:
         else:
             handed |= lists_of(outputs_in_order(reader.connection, run.id, step.id))
     return handed
-
-
-def close_open(store: Store, run_id: str) -> None:
-    """End the record of every child that is not finished: nothing of it runs, and its parent ends now."""
-    for child in store.reader.open_children(run_id):
-        close_open(store, child.id)
-        lost.end_record(store, child, f"the run that called it has ended ({run_id})")

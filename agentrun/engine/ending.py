@@ -32,7 +32,9 @@ def failure_of(
     if outcome == "succeeded":
         return Failure()
     if outcome == "over_budget":
-        return Failure("budget", f"over its budget of {spent}")
+        # what the shim or the day said may be known no more: then it is what it was when the run was closed
+        known = f"over its budget of {spent}" if spent else reader.run(run_id).error
+        return Failure("budget", known or "over its budget")
     if outcome in _WHOLE_RUN:
         return Failure(*_WHOLE_RUN[outcome])
     row = reader.step_row(run_id, first_failure) if first_failure else None

@@ -66,6 +66,7 @@ class Facts(Indices):
         self.cancels = 0
         self.stopping = False
         self.used_up = self.exceeded = False  # a budget of the run other than that of steps
+        self.lent: int | None = None  # attempts that the day and the runs that called this one still allow
         self.limit: int | None = None  # when the time of the handlers of a closed run is over
         self.completed: Outcome | None = None
 
@@ -159,7 +160,9 @@ class Facts(Indices):
             self._begin_round(place, x.step)
         facts = self._by_place[place]
         facts.state, facts.attempt, facts.due, facts.undecided = "running", x.attempt, None, None
-        self.started += not step.is_handler
+        if not step.is_handler:
+            self.started += 1
+            self.lent = None if self.lent is None else self.lent - 1
         return self._put_on(place, facts)
 
     def _park(self, x: Park) -> bool:
@@ -180,6 +183,7 @@ class Facts(Indices):
         place, facts = self._find(x.step)
         facts.state, facts.outcome, facts.reason, facts.covered = "finished", x.outcome, x.reason, x.covered
         facts.due, facts.undecided = None, None
+        self.cut_short |= x.outcome == "over_budget" and x.reason == "budget"
         self._unfile(place)
         self._note_failure(place, facts)
         if is_instance(place):
@@ -227,7 +231,9 @@ class Facts(Indices):
             self.steps[name] = self._by_place[place] = StepFacts()
         group = self.groups[position_of(place)] = Group(1)
         group.open = 1
-        self.reopened.pop(position_of(place), None)
+        left = self.reopened.get(position_of(place), [])
+        if name in left:
+            left.remove(name)
 
     def _instance_settled(self, place: int, facts: StepFacts) -> None:
         position = position_of(place)

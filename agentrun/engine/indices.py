@@ -88,6 +88,7 @@ class Indices:
         self.steps.update((name, facts) for name, facts in known.items() if name not in self.steps)
         self.closing: Close | None = None
         self.first_failure: str | None = None
+        self.cut_short = False  # a budget of the run ended a step
         self.clock = 0  # the latest time that anything was said to have happened
         self._needed_by: list[list[int]] = [[] for _ in job.steps]
         for position, step in enumerate(job.steps):
@@ -115,6 +116,7 @@ class Indices:
         for position in range(count):
             facts = self._by_place[place_of(position)]
             if facts.state == "finished":
+                self.cut_short |= facts.outcome == "over_budget" and facts.reason == "budget"
                 if facts.outcome != "succeeded" or self._failed_above[position]:
                     self._note_failure(place_of(position), facts)
             else:
@@ -123,8 +125,11 @@ class Indices:
                 for dependent in self._needed_by[position]:
                     self._needs_left[dependent] += 1
         for place, facts in self._by_place.items():
-            step = place_of(position_of(place))
-            if place != step and facts.state != "finished" and self._by_place[step].state == "queued":
+            own = self._by_place[place_of(position_of(place))]
+            if own is facts or facts.state == "finished":
+                continue
+            beyond = self.step_at(place).repeat is not None and number_of(place) > own.round
+            if own.state == "queued" or beyond:
                 self.reopened.setdefault(position_of(place), []).append(self.name_at(place))
         for position in range(count - 1, -1, -1):  # so that `ready` grows at its end
             facts = self._by_place[place_of(position)]
@@ -179,7 +184,7 @@ class Indices:
         return not is_instance(place) and self.step_at(place).foreach is not None
 
     def left_below(self, name: str) -> list[str]:
-        """Of a step that was reopened and never got to its instances: those of them that are not settled."""
+        """Instances of a step that it has not got to again since it was reopened, and that are not settled."""
         return self.reopened.get(self._position[name], []) if name in self._position else []
 
     def is_halted(self, place: int) -> bool:
@@ -220,7 +225,8 @@ class Indices:
         step, position = self.step_at(place), position_of(place)
         window = 1 if step.repeat else min(step.max_parallel or self.max_parallel, self.max_parallel)
         group = self.groups[position] = Group(window)
-        self.reopened.pop(position, None)
+        if not step.repeat:
+            self.reopened.pop(position, None)
         waiting: list[tuple[int, StepFacts]] = []
         for number in facts.instances():
             at = place + number + 1

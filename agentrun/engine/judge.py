@@ -36,6 +36,7 @@ ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
 }
 
 
+_LIMITS = ("memory", "cpu", "processes", "output", "tokens", "cost", "usage")
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -45,6 +46,10 @@ class Verdict(NamedTuple):
     fact: Ended
     change: AttemptEnded
     outputs: str | None
+
+    def because_of(self, reason: Reason) -> Verdict:
+        """The same end for another reason."""
+        return self._replace(fact=self.fact._replace(reason=reason), change=self.change._replace(reason=reason))
 
 
 def is_failure(outcome: Outcome | None) -> bool:
@@ -137,11 +142,22 @@ def answer(result: Result) -> int | None:
     """The exit status of an `if`, as a shell would say it; None if it was ended for a shutdown: ask again."""
     if result.ended_by in ("shutdown", "lost"):
         return None
+    if result.ended_by in _LIMITS or (result.oom and result.exit_code != 0):
+        return 125
     if result.ended_by is not None:
         return 124
     if result.signal is not None:
         return 128 + result.signal
     return result.exit_code
+
+
+def limit_of(step: Step, result: Result) -> str | None:
+    """What limit ended a condition, if one did."""
+    if result.ended_by in _LIMITS:
+        return _over(step, str(result.ended_by))
+    if result.oom and result.exit_code != 0:
+        return _out_of_memory(step, result).change.error
+    return None
 
 
 def signal_name(number: int) -> str:
@@ -207,8 +223,8 @@ def _ended_error(step: Step, result: Result) -> str:
         from ..spec.values import format_duration
 
         return f"timed out after {format_duration(step.timeout or 0)}"
-    if result.ended_by in ("memory", "cpu", "processes", "output", "tokens", "cost"):
-        return _over(step, result.ended_by)
+    if result.ended_by in _LIMITS and result.ended_by != "usage":
+        return _over(step, str(result.ended_by))
     words = {
         "fail_fast": "another instance failed (fail_fast)",
         "usage": "what it wrote to $AGENTRUN_USAGE cannot be counted",

@@ -15,8 +15,9 @@ from ..store.changes import AttemptEnded, Change, RunFinished, StepSettled
 from ..store.folders import RunFolder
 from ..store.read import Run
 from ..store.write import Store
+from .attention import ring
 from .clock import Clock
-from .lease import this_process
+from .lease import Lease, this_process
 
 
 def is_lost(root: str, run: Run) -> bool:
@@ -26,11 +27,29 @@ def is_lost(root: str, run: Run) -> bool:
 
 def cancel(store: Store, run: Run) -> None:
     """End the record of a lost run as cancelled. Raises Overtaken if somebody else has been quicker, Busy."""
+    for child in store.reader.open_children(run.id):
+        if child.held(store.database.root):  # whoever advances it brings it to its end
+            store.wish_to_cancel(child.id, by=f"run {run.id}", now=Clock().now())
+            ring(RunFolder(store.database.root, child.id))
     end_record(store, run, "its folder is gone")
 
 
+def close_open(store: Store, run_id: str) -> None:
+    """End the record of every child run that nobody advances: its parent ends now, and it never goes on without."""
+    for child in store.reader.open_children(run_id):
+        folder = RunFolder(store.database.root, child.id)
+        if is_lost(store.database.root, child):
+            end_record(store, child, f"the run that called it has ended ({run_id})")
+        elif lease := Lease.acquire(folder):
+            try:
+                end_record(store, child, f"the run that called it has ended ({run_id})")
+            finally:
+                lease.release()
+
+
 def end_record(store: Store, run: Run, why: str) -> None:
-    """End a run that nobody advances as cancelled, in the record alone. Raises Overtaken, Busy."""
+    """End a run that nobody advances as cancelled, in the record alone, after its children. Raises Overtaken, Busy."""
+    close_open(store, run.id)
     reader = store.reader
     clock = Clock(run.elapsed, run.seen, run.boot_id)
     epoch = store.take(

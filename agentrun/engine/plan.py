@@ -110,7 +110,7 @@ def wake_at(facts: Facts) -> int | None:
 def _outcome(facts: Facts) -> Outcome:
     if facts.closing:
         return facts.closing.outcome
-    if facts.exceeded:
+    if facts.exceeded or facts.cut_short:
         return "over_budget"
     return "succeeded" if facts.first_failure is None else "failed"
 
@@ -380,10 +380,11 @@ def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
 
 
 def _steps_left(job: Job, facts: Facts, wanted: int) -> int:
-    """How many attempts the budgets of the run let begin."""
+    """How many attempts the budgets of the run, of its day and of those that called it let begin."""
     if facts.used_up:
         return 0
-    return wanted if job.budget.steps is None else job.budget.steps - facts.started - facts.started_below
+    left = wanted if facts.lent is None else min(wanted, facts.lent)
+    return left if job.budget.steps is None else min(left, job.budget.steps - facts.started - facts.started_below)
 
 
 def reopen(job: Job, steps: Mapping[str, StepFacts]) -> list[str]:

@@ -23,7 +23,6 @@ from ..store.folders import RunFolder
 from ..store.read import Reader, Run
 from ..store.spent import Spent
 from ..store.write import Store
-from . import children
 from .attention import STOPS
 from .budgets import Meter
 from .clock import Clock
@@ -97,7 +96,7 @@ def supervise(
     reader = store.reader
     folder = RunFolder(store.database.root, run_id)
     run = reader.run(run_id)
-    job = children.bounded(reader, run, reader.job_of(run))
+    job = reader.job_of(run)
     frozen = Frozen.load(folder)
     if frozen is None:
         raise _no_environment(run_id)
@@ -136,8 +135,7 @@ def supervise(
     for end in ended:
         facts.apply(end)
     for name, attempt in in_flight:
-        if attempt:
-            meter.adopt(name, attempt)
+        meter.adopt(name, attempt)
     if run.epoch > 1:
         _reconcile(supervisor, shim, in_flight, running if adopted else None)
     if run.resumes > job.max_resumes:
@@ -184,7 +182,7 @@ def _open(
                 restart=[sys.executable, "-P", "-m", "agentrun", "supervise", folder.run_id],
                 max_restarts=_MAX_RESTARTS if run.caller is None else 0,
                 limits=limits_of(job.budget),
-                limited=any(step.budget is not Step.budget for step in job.steps),
+                limited=any(limits_of(step.budget) for step in job.steps if step.budget is not Step.budget),
                 spent={"cpu": spent.cpu, "output": spent.output},
             )
             link.hello()

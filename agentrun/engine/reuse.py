@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Any
 
+from ..errors import UsageError
 from ..model import Job, PythonCode, Step, split_instance
 from ..store.changes import StepSettled, dumps
+from ..store.folders import home
 from ..store.read import Reader, Run, StepRow, StepState
 from ..store.write import Store
 from . import plan
@@ -51,6 +53,36 @@ def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
     return plan.reopen(job, known)
 
 
+def check_instances(reader: Reader, run: Run, job: Job) -> None:
+    """That another job file can go on with the instances that there are. Raises UsageError.
+
+    An instance whose end nobody saw has to be judged by the file that it was begun with, before its list changes.
+    """
+    for old in reader.job_of(run).steps:
+        new = next((step for step in job.steps if step.id == old.id), None)
+        if new is None or not (old.has_instances or new.has_instances):
+            continue
+        rows = [row for row in reader.rows_of(run.id, old.index) if row.number >= 0]
+        if not rows:
+            continue
+        if (old.foreach is None, old.repeat is None) != (new.foreach is None, new.repeat is None):
+            raise UsageError(
+                f"step {old.id} has instances, and changes between `foreach`, `repeat` and neither",
+                f"do it again as a new run: agentrun resume {run.id} --from {old.id}, or run the new file",
+            )
+        at_work = [row for row in rows if row.state == "running"]
+        if old.foreach != new.foreach and any(_is_open(reader, run, old, row) for row in at_work):
+            raise UsageError(
+                f"step {old.id} was interrupted in the middle of its list, and the new file has another one",
+                f"go on with the old list first, or end it (agentrun resume {run.id}, agentrun cancel {run.id})",
+            )
+
+
+def _is_open(reader: Reader, run: Run, step: Step, row: StepRow) -> bool:
+    attempt = reader.attempt(run.id, row.instance, row.attempt) if row.attempt else None
+    return step.on_interrupt != "rerun" or attempt is None or attempt.state == "running"
+
+
 def other_lists(old: Job, new: Job) -> list[str]:
     """The steps that have another `foreach` in another file: their lists are to be frozen again."""
     lists = {step.id: step.foreach for step in old.steps}
@@ -62,6 +94,7 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     rows = {row.instance: row for row in reader.steps(run.id)}
     done: dict[str, int] = {}  # instances that stay as they are
     again = set(reopened(reader, run, job)) if run.state == "finished" else set()
+    held = run.state == "running" and run.held(home())
     for row in rows.values():
         if row.number >= 0 and row.state == "finished" and row.instance not in again:
             name = split_instance(row.instance)[0]
@@ -69,7 +102,7 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     fates: dict[str, Fate] = {}
     for name in TopologicalSorter({step.id: step.needs for step in job.steps}).static_order():
         step = job.step(name)
-        own = _fate(step, rows.get(name), name in again)
+        own = _fate(step, rows.get(name), name in again, held=held)
         if own.fate == "run" and done.get(name):
             own = replace(own, why=f"{own.why}; {_instances(step, done[name], rows[name])}")
         fates[name] = _after(step, own, [fates[need] for need in step.needs])
@@ -78,9 +111,13 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
 
 def _instances(step: Step, done: int, row: StepRow) -> str:
     if step.repeat is not None:
-        return f"{done} of its rounds are done"
+        return f"{done} of its rounds {_is(done)} done"
     total = "its" if row.instances is None else row.instances
-    return f"{done} of {total} instances are done"
+    return f"{done} of {total} instances {_is(done)} done"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _after(step: Step, own: Fate, needs: Iterable[Fate]) -> Fate:
@@ -96,15 +133,40 @@ def _after(step: Step, own: Fate, needs: Iterable[Fate]) -> Fate:
     return own
 
 
-def _fate(step: Step, row: StepRow | None, again: bool) -> Fate:
+_ENDED = {"timed_out": "timed out", "over_budget": "was over its budget", "cancelled": "was cancelled",
+          "skipped": "was skipped"}  # fmt: skip
+_SKIPPED_FOR = {
+    "if": "its `if` said no",
+    "upstream": "something that it needs failed",
+    "no_failure": "nothing failed",
+    "on_interrupt": "its on_interrupt says so",
+    "cancel": "the run was cancelled",
+    "deadline": "the run had reached its deadline",
+    "budget": "no budget was left",
+    "fail_fast": "another instance failed",
+}
+
+
+def _because(row: StepRow) -> str:
+    """Why it was skipped, or in which budget it was over."""
+    if row.outcome == "skipped" and row.reason:
+        return f": {_SKIPPED_FOR.get(row.reason, row.reason)}"
+    kind = "memory" if row.reason == "oom" else row.reason
+    return f" of {kind}" if kind in ("memory", "cpu", "processes", "output", "tokens", "cost") else ""
+
+
+def _fate(step: Step, row: StepRow | None, again: bool, *, held: bool) -> Fate:
     if row is None:
         return Fate(step.id, "decide" if step.is_handler else "run", "it has not started")
     if again:
-        how = f"it {row.outcome}" if row.outcome != "skipped" else f"it was skipped ({row.reason})"
-        return Fate(step.id, "decide" if step.is_handler else "run", "a handler" if step.is_handler else how)
+        how = "a handler" if step.is_handler else f"it {_ENDED.get(row.outcome or '', row.outcome)}{_because(row)}"
+        return Fate(step.id, "decide" if step.is_handler else "run", how)
     if row.state == "finished":
-        why = f"{row.outcome} ({row.reason})" if row.reason else str(row.outcome)
+        why = f"{_ENDED.get(row.outcome or '', row.outcome)}{_because(row)}".removeprefix("was ")
         return Fate(step.id, "reuse", why, blocks=not step.is_handler and not _satisfies(row))
+    if held and row.state in ("running", "waiting"):
+        how = f"attempt {row.attempt} runs" if row.state == "running" and row.attempt else "it has begun"
+        return Fate(step.id, "run", f"{how}: another process advances this run")
     if row.state == "running" and row.attempt and (step.condition is None or row.asked):
         by = {"rerun": "run", "skip": "skip", "fail": "fail"}[step.on_interrupt]
         why = f"attempt {row.attempt} was interrupted; its on_interrupt is {step.on_interrupt}"
@@ -176,13 +238,13 @@ def differences(reader: Reader, run: Run, job: Job) -> list[str]:
         name, number = split_instance(row.instance)
         if row.state != "finished" or row.instance in again:
             continue
-        which = f"step {name}, which is finished," if number < 0 else f"step {name}, of which a part is finished,"
+        which = f"step {name}, which is finished," if number < 0 else f"step {name}, a part of which is finished,"
         if name not in new:
             lines.append(f"{which} is not in the new file")
         elif name not in old:  # an earlier `--spec` dropped it
             lines.append(f"{which} was not in the file before this one")
         elif changed := _changed_fields(old[name], new[name], of_instance=number >= 0):
-            lines.append(f"{which} has another {', '.join(changed)}")
+            lines.append(f"{which} is defined otherwise: its {', '.join(changed)} changed")
     return list(dict.fromkeys(lines))
 
 

@@ -31,14 +31,14 @@ from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.read import Run
 from ..store.write import Store
-from . import children, judge, plan
+from . import children, judge, lost, plan
 from .attention import Attention
 from .budgets import Meter, in_words
 from .clock import Clock
 from .create import forget
 from .ending import failure_of
-from .facts import Facts
-from .history import BudgetSpent, CancelWished, Cause, Close, StopWished
+from .facts import CLOSING_LIMIT, Facts
+from .history import BudgetSpent, CancelWished, Close, StopWished
 from .inputs import CHILD_GRACE, Inputs
 from .turn import Turn
 
@@ -85,7 +85,8 @@ class Supervisor:
         self._store, self._reader, self._folder, self._clock = store, store.reader, folder, clock
         self._link, self._relink = link, relink
         self._watcher, self._inputs, self._meter = watcher, inputs, meter
-        self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted)
+        self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted, self._spent)
+        self._called = children.Called(store, run.id)
         self._enforced_by = run.enforced_by
         self._over: str | None = None  # the budget of the run that the shim says is exceeded, in words
         self._results = ResultsReader(folder.results, run.results_seen)
@@ -135,8 +136,8 @@ class Supervisor:
             self._link.start(order.order)
         for end in turn.ends:
             self._end(end.step, end.attempt, end.cause)
-        if turn.insist:
-            self._insist()
+        if turn.insist:  # the handlers of this run have to end, and so have those of the child runs that it ends
+            self._called.insist(self.facts.running(), now, 2 * CHILD_GRACE)
         turn.orders, turn.ends, turn.insist = [], [], False
 
     def _mind_budgets(self, now: int) -> None:
@@ -146,28 +147,22 @@ class Supervisor:
             self._enforced_by = held_by
             self._turn.changes.append(LimitsHeld(held_by, now))
         for over in meter.look(now):
-            self._link.end(over.instance, over.attempt, over.cause, self._grace(over.instance))
+            self._turn.told[over.instance] = over.cause
+            self._end(over.instance, over.attempt, over.cause)
+        for name, attempt, cause in self._called.overdue(self.facts.running(), now) if self._called.next_due() else ():
+            self._link.end(name, attempt, cause, self._grace(name))
         self.facts.started_below = meter.steps_of_children
+        self.facts.lent = meter.attempts_left()
         over_run = self._over or meter.over
         if over_run or meter.used_up:
             self.facts.apply(BudgetSpent(over_run is not None, now))
 
-    def _end(self, name: str, attempt: int, cause: Cause) -> None:
+    def _end(self, name: str, attempt: int, cause: str) -> None:
         """End an attempt; a child run is cancelled as a run is, so that its own `always` steps run."""
-        told = False
-        if self._is_child(name, attempt) and children.is_cancel(cause):
-            told = children.cancel(self._store, self.run.id, name, self._clock.now())
-        if not told:
+        patience = CLOSING_LIMIT + 2 * self._grace(name)
+        is_child = attempt > 0 and self.job.step(split_instance(name)[0]).job is not None
+        if not (is_child and self._called.end(name, attempt, cause, self._clock.now(), patience)):
             self._link.end(name, attempt, cause, self._grace(name))
-
-    def _is_child(self, name: str, attempt: int) -> bool:
-        return attempt > 0 and self.job.step(split_instance(name)[0]).job is not None
-
-    def _insist(self) -> None:
-        """The handlers of this run have to end, and so have those of the child runs that are being cancelled."""
-        for name, attempt in self.facts.running():
-            if self._is_child(name, attempt):
-                children.cancel(self._store, self.run.id, name, self._clock.now())
 
     def _grace(self, name: str) -> int:
         step = self.job.step(split_instance(name)[0])
@@ -302,7 +297,7 @@ class Supervisor:
 
     def _finish(self, outcome: Outcome) -> Literal["finished"]:
         self._sweep()
-        children.close_open(self._store, self.run.id)
+        lost.close_open(self._store, self.run.id)
         given_up = self._turn.given_up
         if given_up and self._turn.left_undone:
             end = RunFinished("failed", self._clock.now(), reason="interrupted", error=given_up, exit_code=1)
@@ -323,8 +318,10 @@ class Supervisor:
         """The budget of the run that is used up, in words."""
         if spent := self._over or self._meter.over or self._meter.used_up:
             return spent
-        limit = self.job.budget.steps
-        return None if limit is None else in_words("steps", limit, self.facts.started + self.facts.started_below)
+        limit, started = self.job.budget.steps, self.facts.started + self.facts.started_below
+        if limit is not None and started >= limit:
+            return in_words("steps", limit, started)
+        return self._meter.lent_out
 
     def _stop(self) -> Literal["stopped"]:
         self._sweep()
@@ -370,7 +367,7 @@ class Supervisor:
 
     def _wait(self, until: int | None) -> None:
         """Until something has happened, or that time, or the watcher's next tick."""
-        due = [until, *(time for time, _ in self._suspects[:1])]
+        due = [until, self._called.next_due(), *(time for time, _ in self._suspects[:1])]
         if self._refused:
             due.append(self._refused[0] + int(self._store.database.patience * 1000) + 1)
         if self._meter.interval is not None:

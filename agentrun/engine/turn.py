@@ -6,6 +6,8 @@ keeps the facts, too: whatever is taken in here is applied to them at once, so t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..model import Job, Outcome, Reason, Step, instance_name, split_instance
 from ..step.results import Result
 from ..store.changes import (
@@ -37,7 +39,7 @@ class Turn:
 
     `outcome`: how the run ends, once that is decided. `given_up`: why the run is ended as failed although the
     plan sees it as cancelled (`max_resumes`); `left_undone`: some step was ended or skipped by that. `insist`: the
-    handlers are ended, too.
+    handlers are ended, too. `told`: what child runs were ended for by their step's own budget.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Turn:
         folder: RunFolder,
         boot_id: str,
         interrupted: set[str],
+        spent: Callable[[], str | None],
     ) -> None:
         self.changes: list[Change] = []
         self.orders: list[Prepared] = []
@@ -58,10 +61,12 @@ class Turn:
         self.outcome: Outcome | None = None
         self.given_up: str | None = None
         self.left_undone = self.insist = False
+        self.told: dict[str, str] = {}
         self._job, self._facts, self._inputs, self._folder, self._boot_id = job, facts, inputs, folder, boot_id
-        self._meter, self._reader = meter, reader
+        self._meter, self._reader, self._spent = meter, reader, spent
         self._interrupted = interrupted  # steps and instances of which an attempt was
         self._asked: dict[str, int] = {}  # how often a condition was lost
+        self._why: dict[str, str] = {}  # what ended a condition that did not answer, by the name of who is settled
         self._verdicts: dict[str, judge.Verdict | int | str] = {}  # by the name of who is settled: what it is told of
 
     # --- what was decided ---
@@ -85,7 +90,8 @@ class Turn:
                 self.ends.append(decision)
             case Close(outcome, reason, at, final):
                 self.insist |= final is not None
-                self.changes.append(RunClosing(outcome, reason, at))
+                words = self._spent() if outcome == "over_budget" else None
+                self.changes.append(RunClosing(outcome, reason, at, f"over its budget of {words}" if words else None))
             case Complete(outcome):
                 self.outcome = outcome
 
@@ -114,6 +120,7 @@ class Turn:
             self.changes.append(StepAsked(name, step.index, now))
         try:
             self.orders.append(self._inputs.prepare(step, name, 0, name in self._interrupted))
+            self._meter.adopt(name, 0)
         except InputsError as error:
             self.changes.append(Noted("condition_failed", now, instance=name, detail={"error": str(error)}))
             self.answered(name, 127, now)
@@ -169,7 +176,6 @@ class Turn:
         if outcome == "succeeded":
             outputs = verdict.outputs if isinstance(verdict, judge.Verdict) else self._of_last_round(step, number)
             self._inputs.fresh[name] = outputs
-        own = self._facts.steps[name]
         self.changes.append(
             StepSettled(
                 name,
@@ -182,9 +188,17 @@ class Turn:
                 exit_code=change.exit_code if change else verdict if isinstance(verdict, int) else None,
                 signal=change.signal if change else None,
                 error=self._error_of(name, outcome, reason, verdict),
-                counted=own.numbers is None and not own.round,
+                counted=self._is_counted(step, number),
             )
         )
+
+    def _is_counted(self, step: Step, number: int) -> bool:
+        """Whether it is one of the steps of the run's total: instances are, in place of the step that has them."""
+        own = self._facts.steps[step.id]
+        unfolded = own.numbers is not None or own.round > 0
+        if number < 0:
+            return not unfolded
+        return unfolded and not (step.repeat and number > own.round)  # nor are rounds of an earlier end of the run
 
     def _of_last_round(self, step: Step, number: int) -> str | None:
         """The outputs that a loop ends with."""
@@ -207,6 +221,8 @@ class Turn:
                 return self.given_up or "interrupted three times in a row"
             case "on_interrupt" if outcome == "failed":
                 return "interrupted, and its on_interrupt is `fail`"
+            case "if_failed" | "until_failed" if name in self._why:
+                return f"its `{reason.removesuffix('_failed')}` did not answer: {self._why.pop(name)}"
             case "if_failed":
                 return f"its `if` ended with {verdict}: 0 is yes, 1 is no, anything else a failure"
             case "until_failed":
@@ -241,28 +257,44 @@ class Turn:
         if not self._facts.knows(name, attempt):
             return
         foreign = result.boot_id != self._boot_id
+        last = self._meter.ended(name, attempt, result.cpu_ms, result.output_bytes, now)
+        step = self._step_of(name)[0]
         if attempt == 0:
             status = None if foreign or (stopping and judge.is_stop(result)) else judge.answer(result)
             self.answered(name, status, result.ended_at)
+            if why := last.complaint or judge.limit_of(step, result):
+                self._why[name if step.repeat is None or not self._facts.steps[step.id].round else step.id] = why
             return
-        last = self._meter.ended(name, attempt, result.cpu_ms, result.output_bytes, now)
-        step = self._step_of(name)[0]
         if foreign:  # what it wrote may not have reached the disk before the power went
             self.ended(judge.interrupted(name, attempt, now))
         elif step.job is not None:
-            ending = self._facts.steps[name].ending
-            run_id = self._folder.run_id
-            verdict = children.judge_child(self._reader, run_id, step, result, self._folder, ending, stopping=stopping)
-            self.ended(verdict)
+            self.ended(self._of_child(step, result, stopping=stopping))
         else:
             self.ended(judge.judge(step, result, self._folder, stopping=stopping, complaint=last.complaint))
+
+    def _of_child(self, step: Step, result: Result, *, stopping: bool) -> judge.Verdict:
+        name = result.instance
+        ending = self._facts.steps[name].ending or self.told.pop(name, None)
+        run_id = self._folder.run_id
+        verdict = children.judge_child(self._reader, run_id, step, result, self._folder, ending, stopping=stopping)
+        if verdict.change.reason == "child" and verdict.fact.outcome == "over_budget" and self._has_nothing_left():
+            return verdict.because_of("budget")  # it ran out of what this run had to give
+        return verdict
+
+    def _has_nothing_left(self) -> bool:
+        limit, facts = self._job.budget.steps, self._facts
+        used = facts.started + self._meter.steps_of_children
+        return (limit is not None and used >= limit) or bool(self._meter.used_up or self._meter.lent_out)
 
     def lost(self, name: str, attempt: int, now: int) -> None:
         """An attempt (0: a condition) whose end nobody saw."""
         if attempt:
             self._meter.ended(name, attempt, None, None, now)
-            self.ended(judge.interrupted(name, attempt, now))
+            step = self._step_of(name)[0]
+            seen = step.job and children.ended_unseen(self._reader, self._folder.run_id, step, name, attempt, now)
+            self.ended(self._of_child(step, seen, stopping=False) if seen else judge.interrupted(name, attempt, now))
             return
+        self._meter.ended(name, 0, None, None, now)
         self._asked[name] = self._asked.get(name, 0) + 1
         self.answered(name, None if self._asked[name] < _MAX_ASKED else 137, now)
 

@@ -263,16 +263,18 @@ class StepSettled(NamedTuple):
 
 
 class RunClosing(NamedTuple):
-    """The run begins to end before its steps are through: a cancel, its deadline, its budget."""
+    """The run begins to end before its steps are through: a cancel, its deadline, its budget. `error`: which one."""
 
     outcome: Outcome
     reason: Reason
     at: int
+    error: str | None = None
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         cursor.execute(
-            "UPDATE runs SET closing = ?, closing_at = ? WHERE id = ? AND state = 'running'",
-            (self.outcome, self.at, run_id),
+            "UPDATE runs SET closing = ?, closing_at = ?, error = coalesce(?, error)"
+            " WHERE id = ? AND state = 'running'",
+            (self.outcome, self.at, plain(self.error), run_id),
         )
         guard(cursor, f"run {run_id}")
         journal(

@@ -52,7 +52,7 @@ class Reader:
     def find(self, name: str) -> Run:
         """The run that a person means: an id, a unique start or end of one, a job's name, or JOB~N.
 
-        Raises NotFound, which names what would have fitted.
+        A job's name means a child run only where there is no other. Raises NotFound, which names what would fit.
         """
         name = name.encode(errors="replace").decode()  # an argument need not be UTF-8
         job, tilde, back = name.partition("~")
@@ -60,8 +60,10 @@ class Reader:
             return self._nth(job, int(back))
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs WHERE id = :name UNION ALL"
-            f" SELECT * FROM (SELECT {_RUN} FROM runs WHERE job = :name ORDER BY id DESC LIMIT 1)",
+            f" SELECT * FROM (SELECT {_RUN} FROM runs WHERE job = :name AND caller IS NULL ORDER BY id DESC LIMIT 1)",
             {"name": name},
+        ).fetchall() or self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1", (name,)
         ).fetchall()
         if rows:
             return _run(rows[0])
@@ -88,7 +90,7 @@ class Reader:
         return None if row is None else _run(row)
 
     def _nth(self, job: str, back: int) -> Run:
-        question = f"SELECT {_RUN} FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+        question = f"SELECT {_RUN} FROM runs WHERE job = ? AND caller IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?"
         row = self.connection.execute(question, (job, back)).fetchone()
         if row is None:
             raise NotFound(f"job {job} has no run {back} before its last", "`agentrun status` lists the runs")
@@ -305,6 +307,15 @@ class Reader:
             {"run": run_id},
         ).fetchone()
         return int(row[0]) - int(still_open)
+
+    def cancels_wished(self, run_id: str, by: str) -> int:
+        """How often somebody has wished a run's cancel since it was last opened."""
+        row = self.connection.execute(
+            "SELECT count(*) FROM events WHERE run_id = :run AND kind = 'cancel_requested' AND by = :by AND seq >"
+            " coalesce((SELECT max(seq) FROM events WHERE run_id = :run AND kind = 'run_reopened'), 0)",
+            {"run": run_id, "by": by},
+        ).fetchone()
+        return int(row[0])
 
     def last_success(self, job: str) -> int | None:
         """When the job last succeeded."""

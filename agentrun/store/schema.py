@@ -172,6 +172,7 @@ CREATE INDEX runs_of_their_own ON runs (job, id) WHERE caller IS NULL;
 ALTER TABLE steps ADD COLUMN number INTEGER NOT NULL DEFAULT -1 CHECK (number >= -1);   -- that n; -1: the step itself
 ALTER TABLE steps ADD COLUMN instances INTEGER;                -- of a step: how many it has, or rounds were begun
 ALTER TABLE steps ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;    -- of a step: rounds whose `until` said: again
+ALTER TABLE steps ADD COLUMN usage_seen INTEGER NOT NULL DEFAULT 0;  -- the same of the usage file of its condition
 ALTER TABLE steps ADD COLUMN calls_seen INTEGER NOT NULL DEFAULT 0;  -- how far its journal of calls is in this record
 
 ALTER TABLE attempts ADD COLUMN usage_seen INTEGER NOT NULL DEFAULT 0;  -- how far its usage file is in this record

@@ -105,7 +105,7 @@ class MadeCall(Protocol):
 
 
 class UsageTaken(NamedTuple):
-    """An attempt has used something of a model. `seen`: how far its usage file has been read with this."""
+    """An attempt, or a condition (0), has used something of a model. `seen`: how far its file has been read with it."""
 
     instance: str
     attempt: int
@@ -119,9 +119,10 @@ class UsageTaken(NamedTuple):
     seen: int
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
+        table, number = ("attempts", " AND number = :attempt") if self.attempt else ("steps", "")
         cursor.execute(
-            "UPDATE attempts SET usage_seen = :seen"
-            " WHERE run_id = :run AND instance = :instance AND number = :attempt AND usage_seen <= :seen",
+            f"UPDATE {table} SET usage_seen = :seen WHERE run_id = :run AND instance = :instance"
+            f" AND usage_seen <= :seen{number}",
             {"seen": self.seen, "run": run_id, "instance": self.instance, "attempt": self.attempt},
         )
         guard(cursor, f"the usage of attempt {self.attempt} of step {self.instance}")
@@ -251,9 +252,10 @@ def of_attempt(reader: Reader, run_id: str, instance: str, number: int) -> tuple
     """How far the usage file of an attempt is in the record, and the tokens and cost that were in it."""
     key = (run_id, instance, number)
     ask = reader.connection.execute
-    row = ask(
-        "SELECT usage_seen FROM attempts WHERE run_id = ? AND instance = ? AND number = ?", key
-    ).fetchone()
+    if number:
+        row = ask("SELECT usage_seen FROM attempts WHERE run_id = ? AND instance = ? AND number = ?", key).fetchone()
+    else:
+        row = ask("SELECT usage_seen FROM steps WHERE run_id = ? AND instance = ?", key[:2]).fetchone()
     tokens, cost = ask(
         f"SELECT {_USED} FROM usage WHERE run_id = ? AND instance = ? AND attempt = ?", key
     ).fetchone()

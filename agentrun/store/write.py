@@ -283,7 +283,8 @@ def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: 
 def _unfold_again(cursor: sqlite3.Cursor, run_id: str, step: str, now: int) -> None:
     """Let the list of a step be frozen again, unless it has succeeded; its instances that ran were interrupted."""
     cursor.execute(
-        "UPDATE steps SET instances = NULL WHERE run_id = ? AND instance = ? AND outcome IS NOT 'succeeded'",
+        "UPDATE steps SET instances = NULL WHERE run_id = ? AND instance = ? AND outcome IS NOT 'succeeded'"
+        " AND NOT covered",
         (run_id, step),
     )
     if cursor.rowcount:

@@ -105,13 +105,14 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.store.database.close()
 
 
-def test_a_run_without_limits_is_read_at_the_ends_only(place: Place) -> None:
+def test_a_run_without_limits_is_read_now_and_then_for_those_who_look_on(place: Place) -> None:
     meter = place.owner()
     place.start("a")
     place.use("a", tokens=5, cost=0.5)
-    assert meter.interval is None
+    assert meter.interval == 1_000
     assert place.look() == []
-    assert meter.changes() == []
+    place.commit()
+    assert spent.of_run(place.reader, RUN) == Spent(1, 5, BILLION // 2)
     assert place.end("a", cpu=20, output=30) == Last()
     place.commit()
     assert spent.of_run(place.reader, RUN) == Spent(1, 5, BILLION // 2, 20, 30)
@@ -121,7 +122,7 @@ def test_a_run_without_limits_is_read_at_the_ends_only(place: Place) -> None:
 @pytest.mark.parametrize(
     ("limits", "interval"),
     [({"budget": Budget(tokens=5)}, 250), ({"budget": Budget(cost=5)}, 250), ({"daily": Budget(cost=5)}, 250),
-     ({"daily": Budget(steps=5)}, 500), ({"budget": Budget(steps=5, cpu=9)}, None), ({}, None)],
+     ({"daily": Budget(steps=5)}, 500), ({"budget": Budget(steps=5, cpu=9)}, 1_000), ({}, 1_000)],
 )  # fmt: skip
 def test_how_often_it_looks(place: Place, limits: dict[str, Budget], interval: int | None) -> None:
     meter = place.owner(**limits)
@@ -151,7 +152,7 @@ def test_a_called_run_is_looked_at_while_anything_is_limited(place: Place) -> No
     assert place.meter.interval == 500
     place.owner()
     place.meter.adopt("cry", 1)
-    assert place.meter.interval is None
+    assert place.meter.interval == 1_000
 
 
 def test_it_looks_no_more_often_than_that(place: Place) -> None:
@@ -441,7 +442,7 @@ def test_a_second_attempt_of_its_step_does_not_count_it_again(place: Place) -> N
     assert place.meter.over == "tokens: 101 of 100"
 
 
-def test_one_attempt_too_many_of_a_called_run_ends_it(place: Place) -> None:
+def test_an_attempt_too_many_of_a_called_run_ends_nothing(place: Place) -> None:
     place.owner(budget=Budget(steps=3))
     place.start("sub")
     place.other_run(CHILD, job="other", caller="sub")
@@ -449,7 +450,31 @@ def test_one_attempt_too_many_of_a_called_run_ends_it(place: Place) -> None:
     place.commit()
     assert place.reader.run(RUN).started_steps == 0, "the supervisor counts those"
     place.look(500)
-    assert place.meter.over == "steps: 4 of 3"
+    assert (place.meter.over, place.meter.used_up, place.meter.steps_of_children) == (None, None, 3)
+
+
+def test_a_called_run_may_begin_what_its_callers_have_left(place: Place) -> None:
+    place.owner(budget=Budget(steps=5))
+    place.other_run(CHILD, job="other", caller="sub")
+    child = place.reader.run(CHILD)
+    meter = Meter(
+        place.reader.job_of(child), child, place.reader, usage_path=lambda *_: "", calls_path=lambda _: "", now=0,
+        called=True,
+    )  # fmt: skip
+    assert meter.attempts_left() == 5
+    place.it_used(CHILD, 1, steps=4)
+    assert (meter.attempts_left(), meter.lent_out) == (1, None)
+    place.it_used(CHILD, 2, steps=1)
+    assert meter.attempts_left() == 0
+    assert meter.lent_out == f"steps: 5 of 5 (of run {RUN}, which called this one)"
+
+
+def test_a_day_lets_so_many_attempts_begin(place: Place) -> None:
+    meter = place.owner(daily=Budget(steps=3))
+    assert meter.attempts_left() == 3
+    place.start("a")
+    place.start("think")
+    assert (meter.attempts_left(), place.owner().attempts_left()) == (1, None)
 
 
 def test_a_run_that_a_handler_calls_counts_for_nothing(place: Place) -> None:

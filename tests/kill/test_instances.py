@@ -164,7 +164,8 @@ steps:
     assert sorted(items_of(arena)) == ["a", "b", *(["c"] if policy == "rerun" else []), "d"]
 
 
-def test_an_item_that_was_being_done_and_is_in_the_list_no_more_is_ended(arena: Arena) -> None:
+def test_a_list_is_not_changed_under_an_item_whose_end_nobody_saw(arena: Arena) -> None:
+    """It is judged by the file that it was begun with, first: by a resume, or by a cancel."""
     gate = arena.gate("gate")
     text = "steps:\n- id: s\n  foreach: [a, b, c]\n  max_parallel: 1\n" + (
         f"  run: 'if [ $AGENTRUN_ITEM = b ]; then {gate.shell}; fi; {NOTE}'\n"
@@ -172,31 +173,42 @@ def test_an_item_that_was_being_done_and_is_in_the_list_no_more_is_ended(arena: 
     arena.start("run", str(arena.job("fan", text)))
     gate.reached()
     arena.kill_everything()
-    other = arena.job("other", text.replace("[a, b, c]", "[c, a, d]"))
-    resumed = arena.command("resume", "fan", "--spec", str(other))
+    other = str(arena.job("other", text.replace("[a, b, c]", "[c, a, d]")))
+    refused = arena.command("resume", "fan", "--spec", other)
+    assert refused.returncode == 2 and "in the middle of its list" in refused.stderr
+    assert arena.command("cancel", "fan").returncode == 0
+    assert arena.rows("SELECT outcome FROM runs") == [("cancelled",)]
+    resumed = arena.command("resume", "fan", "--spec", other)
     assert resumed.returncode == 0, resumed.stderr
     assert items_of(arena) == ["a", "c", "d"]
     assert arena.rows("SELECT outcome, steps_done, steps_total FROM runs") == [("succeeded", 3, 3)]
     assert arena.rows("SELECT count(*) FROM attempts WHERE state = 'running'") == [(0,)]
 
 
-def test_an_item_that_runs_on_is_ended_before_it_begins_again_under_another_list(arena: Arena) -> None:
-    """The supervisor is dead, the shim lives: `resume --spec` with another list ends what runs there first."""
-    gate = arena.gate("gate")
-    text = "steps:\n- id: s\n  foreach: [a, b, c]\n  max_parallel: 1\n" + (
-        f"  run: 'if [ $AGENTRUN_ITEM = b ]; then {gate.shell}; fi; {NOTE}'\n"
-    )
-    arena.start("run", str(arena.job("fan", text)))
-    gate.reached()
-    held = arena.step_processes()
-    other = str(arena.job("other", text.replace("[a, b, c]", "[b, d, a]")))
-    resumed = arena.start("resume", "fan", "--spec", other, "--force")
-    gate.reached()
-    assert not set(held) & set(arena.step_processes())
-    gate.open()
-    assert resumed.wait(LIMIT) == 0, resumed.stderr.read() if resumed.stderr else ""
-    assert items_of(arena) == ["a", "b", "d"]
-    assert arena.rows("SELECT steps_done, steps_total FROM runs") == [(3, 3)]
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("foreach: [a, b]", "repeat: {until: 'true', max: 3}"), ("repeat: {until: 'false', max: 2}", "foreach: [a, b, c]"),
+     ("foreach: [a, b]", "timeout: 1m")],
+)  # fmt: skip
+def test_instances_do_not_become_rounds_nor_the_other_way_round(arena: Arena, before: str, after: str) -> None:
+    text = "steps:\n- id: s\n  {}\n  run: 'test -e ok'\n"
+    assert arena.command("run", str(arena.job("job", text.format(before)))).returncode == 1
+    refused = arena.command("resume", "job", "--accept-changes", "--spec", str(arena.job("other", text.format(after))))
+    assert refused.returncode == 2 and "changes between `foreach`, `repeat` and neither" in refused.stderr
+
+
+def test_a_handler_that_is_a_loop_and_is_not_needed_any_more(arena: Arena) -> None:
+    job = arena.job("job", """
+steps:
+- {id: a, run: 'test -e ok'}
+- {id: h, when: on_failure, repeat: {until: 'test $AGENTRUN_ROUND = 3', max: 5}, run: 'true'}
+""")
+    assert arena.command("run", str(job)).returncode == 1
+    (arena.root / "ok").touch()
+    resumed = arena.command("resume", "job")
+    assert resumed.returncode == 0, resumed.stderr
+    assert arena.rows("SELECT outcome, steps_done, steps_total FROM runs") == [("succeeded", 2, 2)]
+    assert arena.rows("SELECT count(*) FROM steps WHERE state <> 'finished'") == [(0,)]
 
 
 def test_an_if_of_an_instance_that_was_cut_off_is_asked_again(arena: Arena) -> None:

@@ -300,6 +300,8 @@ def test_a_child_is_not_resumed_or_run_on_its_own_while_its_parent_has_it(place:
     assert place.call("resume", "child").status == 75
     gate.open()
     assert run.wait(LIMIT) == 0
+    alone = place.call("resume", "child")
+    assert alone.status == 2 and "goes on with it" in alone.stderr
     assert noted(place) == ["child/a 1", "job/after 1", "job/before 1"]
 
 

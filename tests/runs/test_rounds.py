@@ -138,7 +138,7 @@ def test_a_failed_round_fails_the_step_and_is_done_again_by_a_resume(place: Plac
     assert ran.status == 1 and noted(place) == ["s[1] 1 none", "s[2] 1 1"]
     assert error_of(place, "s") == "round 2 failed" and "s[2]" in ran.run["error"]
     plan = place.call("resume", "job", "--plan")
-    assert "1 of its rounds are done" in plan.stdout, plan.stdout
+    assert "1 of its rounds is done" in plan.stdout, plan.stdout
     place.file("mended", "")
     assert place.call("resume", "job").status == 0
     assert noted(place) == ["s[2] 2 1", "s[3] 1 2", "t 3"]
