@@ -28,6 +28,7 @@ from .facts import Facts
 MOST_ITEMS = 100_000  # of one `foreach`: a mistake is likelier than a wish
 # ms beyond the grace of a step with `job`: its own steps have theirs within it, and then it has to say goodbye.
 CHILD_GRACE = 15_000
+_KEPT = 8  # steps whose outputs are kept: at most 1 MiB each, or as many instances
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
@@ -51,6 +52,7 @@ class Inputs:
     ) -> None:
         self.fresh: dict[str, str | None] = {}
         self.fresh_items: dict[str, dict[int, Item]] = {}
+        self._finished: dict[str, dict[str, JSON]] = {}  # outputs of steps that were asked for last
         self._item: tuple[JSON, ...] = ()  # what `item` names just now, if anything
         self._env: dict[str, str] = {}
         self._run, self._job, self._folder, self._reader, self._facts = run, job, folder, reader, facts
@@ -259,19 +261,31 @@ class Inputs:
         raise Unresolved(path, "unknown")
 
     def _output(self, path: tuple[str, ...], step_id: str, rest: list[str]) -> JSON:
-        if self._job.step(step_id).foreach is None:
-            values = self.outputs_of(step_id)
-        else:
-            instances = outputs_in_order(self._reader.connection, self._run.id, step_id)
-            values = lists_of((name, self.fresh.get(name, text)) for name, text in instances)
-            if not instances and rest:
-                return []  # of no item
+        values = self._finished.get(step_id)
+        if values is None:
+            values = self._outputs_of_step(step_id)
+            if self._facts.steps[step_id].state == "finished":  # then they never change: a fan-out asks for each item
+                if len(self._finished) >= _KEPT:
+                    self._finished.clear()
+                self._finished[step_id] = values
         if not rest:
             return values
-        if rest[0] not in values:
-            outcome = self._facts.steps[step_id].outcome
-            raise Unresolved(path, f"step {step_id} ({outcome}) wrote no output of that name")
-        return pick(values[rest[0]], path, 4)
+        if rest[0] in values:
+            return pick(values[rest[0]], path, 4)
+        if self._job.step(step_id).foreach is not None and self._has_no_items(step_id):
+            return []
+        outcome = self._facts.steps[step_id].outcome
+        raise Unresolved(path, f"step {step_id} ({outcome}) wrote no output of that name")
+
+    def _outputs_of_step(self, step_id: str) -> dict[str, JSON]:
+        if self._job.step(step_id).foreach is None:
+            return self.outputs_of(step_id)
+        instances = outputs_in_order(self._reader.connection, self._run.id, step_id)
+        return lists_of((name, self.fresh.get(name, text)) for name, text in instances)
+
+    def _has_no_items(self, step_id: str) -> bool:
+        fresh = self.fresh_items.get(step_id)
+        return not fresh and not outputs_in_order(self._reader.connection, self._run.id, step_id)
 
     def outputs_of(self, name: str) -> dict[str, JSON]:
         """The outputs of a finished step or instance, committed or not."""

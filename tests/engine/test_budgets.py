@@ -453,22 +453,6 @@ def test_an_attempt_too_many_of_a_called_run_ends_nothing(place: Place) -> None:
     assert (place.meter.over, place.meter.used_up, place.meter.steps_of_children) == (None, None, 3)
 
 
-def test_a_called_run_may_begin_what_its_callers_have_left(place: Place) -> None:
-    place.owner(budget=Budget(steps=5))
-    place.other_run(CHILD, job="other", caller="sub")
-    child = place.reader.run(CHILD)
-    meter = Meter(
-        place.reader.job_of(child), child, place.reader, usage_path=lambda *_: "", calls_path=lambda _: "", now=0,
-        called=True,
-    )  # fmt: skip
-    assert meter.attempts_left() == 5
-    place.it_used(CHILD, 1, steps=4)
-    assert (meter.attempts_left(), meter.lent_out) == (1, None)
-    place.it_used(CHILD, 2, steps=1)
-    assert meter.attempts_left() == 0
-    assert meter.lent_out == f"steps: 5 of 5 (of run {RUN}, which called this one)"
-
-
 def test_a_day_lets_so_many_attempts_begin(place: Place) -> None:
     meter = place.owner(daily=Budget(steps=3))
     assert meter.attempts_left() == 3

@@ -224,3 +224,35 @@ def test_memory_that_ran_out_can_be_retried_as_oom(place: Place) -> None:
 """))
     assert ran.status == 0, ran.stderr
     assert noted(place) == ["s 1 ", "s 2 "]
+
+
+def test_a_child_begins_no_more_than_its_callers_have_left(place: Place) -> None:
+    place.job("child", f"steps:\n{''.join(f'- {{id: s{n}, run: {MARK!r}}}' + chr(10) for n in range(5))}")
+    ran = place.run("budget: {steps: 4}\nsteps: [{id: sub, job: child.yaml}]\n")
+    assert (ran.status, ran.run["outcome"]) == (125, "over_budget")
+    assert len(place.marks()) == 3, "its own attempt is one of the four"
+    assert "steps: 4 of 4" in ran.run["error"]
+
+
+def test_a_day_of_so_many_attempts_is_a_limit_for_a_fan_out_too(place: Place) -> None:
+    step = f"{{id: s, foreach: [1, 2, 3, 4, 5], run: {MARK!r}}}"
+    ran = place.run(f"budget: {{daily: {{steps: 3}}}}\nmax_parallel: 8\nsteps: [{step}]\n")
+    assert (ran.status, ran.run["outcome"]) == (125, "over_budget")
+    assert len(place.marks()) == 3
+
+
+def test_what_a_condition_uses_counts(place: Place) -> None:
+    use = """printf '{"gen_ai.usage.input_tokens": 400}\\n' >> $AGENTRUN_USAGE"""
+    ran = place.run(
+        "budget: {tokens: 1000}\nsteps:\n- id: s\n"
+        f"  run: {MARK!r}\n  repeat:\n    max: 9\n    until: |\n      {use}\n      exit 1\n"
+    )
+    assert (ran.status, ran.run["outcome"]) == (125, "over_budget")
+    assert len(place.marks()) == 3
+    assert ran.run["error"] == "over its budget of tokens: 1,200 of 1,000"
+
+
+def test_a_condition_that_its_limit_ends_says_so(place: Place) -> None:
+    ran = place.run("steps: [{id: s, if: 'yes', run: 'true', budget: {output: 100kB}}]\n")
+    assert ran.status == 125
+    assert ran.step("s")["error"] == "its `if` did not answer: over its budget of output: 100kB"
