@@ -141,6 +141,7 @@ def _environment(job: Job, step: Step, instance: str, folder: str, frozen: dict[
         last_success=last or "",
         working_folder=contract.working_folder(job, folder),
         python_path=variables.get("PYTHONPATH", ""),
+        path=variables.get("PATH"),
     )
 
 

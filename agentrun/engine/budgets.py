@@ -428,7 +428,7 @@ def in_words(kind: str, limit: int, taken: int, today: bool = False) -> str:
     if kind == "cpu":
         return f"{name}: {_seconds(taken)} of {_seconds(limit)} s"
     if kind == "memory":
-        return f"{name}: {_mebibytes(taken)} of {_mebibytes(limit)} MiB"
+        return f"{name}: {_mebibytes(taken)} MiB of {_mebibytes(limit)} MiB"
     return f"{name}: {taken:,} of {limit:,}" + (" bytes" if kind == "output" else "")
 
 

@@ -58,6 +58,7 @@ class Inputs:
         self._run, self._job, self._folder, self._reader, self._facts = run, job, folder, reader, facts
         self.base = contract.base_environment(job.inherit_env, frozen)
         self._outs = [name for name in self.base if name.startswith("OUT_")]
+        self._path = self.base.get("PATH")
         self._python_path = self.base.get("PYTHONPATH", "")
         self._startup = contract.shell_startup(self.base)
         self._job_folder = os.path.dirname(run.file)
@@ -103,6 +104,7 @@ class Inputs:
             last_success=self._last_success,
             working_folder=self.working_folder,
             python_path=env.get("PYTHONPATH", self._python_path),
+            path=env.get("PATH", self._path),
         )
         try:
             if attempt == 0:

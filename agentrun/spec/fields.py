@@ -26,7 +26,7 @@ _GIVEN = frozenset(
     "AGENTRUN_" + name
     for name in (
         "RUN_ID", "JOB", "STEP", "ATTEMPT", "IDEMPOTENCY_KEY", "SCHEDULED_TIME", "INTERRUPTED", "OUTPUT", "USAGE",
-        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS", "CALLS", "ITEM", "ROUND",
+        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS", "CALLS", "ITEM", "ROUND", "PYTHON",
     )
 )
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _CONTRACT = """
     AGENTRUN_RUN_ID AGENTRUN_JOB AGENTRUN_STEP AGENTRUN_ATTEMPT AGENTRUN_IDEMPOTENCY_KEY
     AGENTRUN_SCHEDULED_TIME AGENTRUN_INTERRUPTED AGENTRUN_OUTPUT AGENTRUN_USAGE AGENTRUN_CALLS AGENTRUN_RUN_DIR
-    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS AGENTRUN_ITEM AGENTRUN_ROUND TRACEPARENT TRACESTATE
+    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS AGENTRUN_ITEM AGENTRUN_ROUND AGENTRUN_PYTHON TRACEPARENT TRACESTATE
 """
 CONTRACT = frozenset(_CONTRACT.split())
 # What a shell says about itself and where it stands: untrue in another process in another folder.
@@ -64,7 +64,9 @@ _SHELL_STARTUP = ("BASH_", "BASHOPTS", "SHELLOPTS")
 LONGEST_VALUE = 128 * 1024 - 1  # bytes of one variable with its name: MAX_ARG_STRLEN of Linux, the end counted
 
 # What a step's Python finds `agentrun.durable` in, and nothing else (see agentrun/inside/agentrun/__init__.py).
-_INSIDE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "inside")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_INSIDE = os.path.join(_PACKAGE, "inside")
+_BIN = os.path.join(_PACKAGE, "bin")  # holds the command alone
 _PYSTEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pystep.py")
 
 
@@ -149,10 +151,11 @@ def environment(
     last_success: str,
     working_folder: str | None = None,
     python_path: str = "",
+    path: str | None = None,
 ) -> dict[str, str]:
     """The variables of the contract, to be laid over all others. The two times are RFC 3339, or empty.
 
-    `python_path`: the PYTHONPATH that the step would have without us. A round knows its number by $AGENTRUN_ROUND; the
+    `python_path` and `path`: the PYTHONPATH and the PATH that the step would have without us. A round knows its number by $AGENTRUN_ROUND; the
     item of a `foreach` is not among these: whoever knows it adds it (`item_variable`).
     """
     given = {
@@ -171,7 +174,10 @@ def environment(
         "AGENTRUN_LAST_SUCCESS": last_success,
         "TRACEPARENT": _traceparent(run_id, instance, attempt),
         "PYTHONPATH": with_inside(python_path),
+        "AGENTRUN_PYTHON": sys.executable,
     }
+    if path is not None:
+        given["PATH"] = with_command(path)
     number = split_instance(instance)[1]
     if step.repeat and number >= 0:
         given["AGENTRUN_ROUND"] = str(number)
@@ -186,6 +192,12 @@ def with_inside(python_path: str) -> str:
     if python_path.split(os.pathsep)[0] == _INSIDE:
         return python_path  # of a run around this one
     return _INSIDE + os.pathsep + python_path if python_path else _INSIDE
+
+
+@lru_cache(maxsize=8)
+def with_command(path: str) -> str:
+    """A PATH at whose end `agentrun` is found, for `agentrun usage add` where cron's PATH does not have it."""
+    return path if path.split(os.pathsep)[-1] == _BIN else path + os.pathsep + _BIN
 
 
 def item_variable(item: JSON) -> dict[str, str]:

@@ -162,7 +162,7 @@ def test_env_as_cron(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MINE", "yes")
     variables = json.loads(world.call("env", "quotes.yaml", "--as-cron", "--json")[1])["env"]
     assert "MINE" not in variables
-    assert (variables["SHELL"], variables["PATH"]) == ("/bin/sh", "/usr/bin:/bin")
+    assert variables["SHELL"] == "/bin/sh" and variables["PATH"].startswith("/usr/bin:/bin:/"), "and the command itself"
 
 
 def test_env_of_a_step_that_is_not_there(world: World, folder: Path) -> None:

@@ -98,7 +98,10 @@ def test_inherit_env_says_what_is_let_through(
     }  # fmt: skip
     ran = place.run(f"inherit_env: {inherit}\nsteps:\n- id: a\n  {SHOW}\n", env=outside)
     env = environments(place)["a"]
-    assert {name: env.get(name) for name in there} == there
+    assert {name: env.get(name) for name in there if name != "PATH"} == {
+        name: value for name, value in there.items() if name != "PATH"
+    }
+    assert env["PATH"].startswith(there.get("PATH", "") + ":"), "at its end the command itself"
     assert [name for name in absent if name in env] == []
     assert (env["AGENTRUN_RUN_ID"], env["AGENTRUN_ATTEMPT"]) == (ran.run["id"], "1")
     assert env["TRACEPARENT"] != "outer" and env["HOME"]
@@ -198,11 +201,20 @@ def test_cron_starts_it_with_nearly_nothing(place: Place) -> None:
     done = start(place, text, env=cron, cwd="/")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     env = environments(place)["a"]
-    assert {name: env[name] for name in CRON} == CRON
-    others = {name for name in env if not name.startswith("AGENTRUN_")}
+    path = env.pop("PATH").removeprefix(CRON["PATH"] + ":")
+    assert os.listdir(path) == ["agentrun"], "what steps find the command by, and nothing else"
+    assert {name: env.get(name, CRON["PATH"]) for name in CRON} == CRON
+    others = {"PATH"} | {name for name in env if not name.startswith("AGENTRUN_")}
     assert others - {"_", "SHLVL"} == {*CRON, "PWD", "PYTHONPATH", "TMPDIR", "TRACEPARENT"}, "beside what a shell adds"
     # nobody said which encoding this is: what a step wrote is kept byte for byte
     assert place.call("logs", "job", "--step", "c", "--raw").stdout == "Ærø\n"
+
+
+def test_steps_find_the_command_under_cron(place: Place) -> None:
+    cron = {**CRON, "AGENTRUN_HOME": str(place.home)}
+    text = "steps:\n- {id: a, run: agentrun usage add --input-tokens 7 --model m}\n"
+    assert start(place, text, env=cron, cwd="/").returncode == 0
+    assert place.rows("SELECT input_tokens FROM usage") == [(7,)]
 
 
 def test_an_empty_environment_is_enough(place: Place) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from agentrun.errors import JobFileError
 from agentrun.model import Job
@@ -86,10 +87,11 @@ def written(value: Any, dice: random.Random) -> str:
     return json.dumps(value)
 
 
-def test_ten_thousand_mutants() -> None:
+@pytest.mark.parametrize("thousand", range(3))
+def test_a_thousand_mutants(thousand: int) -> None:
     validator = jsonschema.Draft7Validator(schema())
     taken = 0
-    for number in range(10_000):
+    for number in range(1_000 * thousand, 1_000 * thousand + 1_000):
         dice = random.Random(number)
         file = copy.deepcopy(dice.choice(GOOD))
         for _ in range(dice.randint(1, 4)):
@@ -105,4 +107,4 @@ def test_ten_thousand_mutants() -> None:
         assert isinstance(job, Job)
         assert validator.is_valid(yaml_core.load(text)), f"mutant {number}: {text}"
         taken += 1
-    assert 500 < taken < 9_500  # else the mutations prove nothing
+    assert 50 < taken < 950  # else the mutations prove nothing

@@ -146,6 +146,7 @@ def test_environment_is_the_documented_contract() -> None:
     trace = env.pop("TRACEPARENT")
     inside = Path(env.pop("PYTHONPATH"))
     assert [path.name for path in inside.iterdir() if path.name != "__pycache__"] == ["agentrun"]
+    assert env.pop("AGENTRUN_PYTHON") == sys.executable
     assert env == {
         "AGENTRUN_RUN_ID": "7f3a",
         "AGENTRUN_JOB": "quotes",
@@ -162,7 +163,7 @@ def test_environment_is_the_documented_contract() -> None:
         "AGENTRUN_LAST_SUCCESS": "",
     }
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace)
-    assert set(env) | {"TRACEPARENT"} <= contract.CONTRACT
+    assert set(given(path="/bin")) - {"PATH", "PYTHONPATH"} <= contract.CONTRACT
 
 
 def test_interrupted_and_the_working_folder() -> None:
@@ -174,6 +175,13 @@ def test_the_python_path_of_a_step_is_kept_and_ours_is_in_front_of_it_once() -> 
     ours = contract.with_inside("")
     assert contract.with_inside("/opt/lib:/x") == f"{ours}:/opt/lib:/x"
     assert contract.with_inside(f"{ours}:/opt/lib") == f"{ours}:/opt/lib", "in a run within a run"
+
+
+def test_the_command_is_at_the_end_of_the_path_once() -> None:
+    path = given(path="/usr/bin:/bin")["PATH"]
+    ours = Path(path.removeprefix("/usr/bin:/bin:"))
+    assert [one.name for one in ours.iterdir()] == ["agentrun"] and os.access(ours / "agentrun", os.X_OK)
+    assert given(path=path)["PATH"] == path, "in a run within a run"
 
 
 def test_an_item_is_text_as_it_is_or_json_and_left_out_where_it_is_too_long() -> None:
