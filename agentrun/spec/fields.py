@@ -321,7 +321,10 @@ JOB = _table(
             "deadline", Duration(), "How long the whole run may take, waits and retries included.",
             "20m", "no limit",
         ),
-        Field("max_parallel", Integer(1), "Steps at once.", "4", "the number of processors"),
+        Field(
+            "max_parallel", Integer(1), "Steps at once.", "4",
+            "the number of processors, or the largest max_parallel of a step where that is more",
+        ),
         Field("max_resumes", Integer(0), "A run that is interrupted more often is given up.", "10", "10"),
         Field("budget", BUDGET, "Limits of the whole run, see BUDGETS.", "{steps: 60, cost: 2.50}", "no limits"),
         Field(

@@ -148,6 +148,10 @@ A file that takes what the step has used, see
 .It Ev AGENTRUN_CALLS
 The journal of the calls that are checkpoints inside of the step, see
 .Sx CHECKPOINTS INSIDE OF PYTHON .
+.It Ev PATH
+That of the run, and at its end a folder in which
+.Ic agentrun
+is found.
 .It Ev AGENTRUN_RUN_DIR
 A folder that lasts as long as the record of the run: for what one step leaves
 to the next.

@@ -1,6 +1,7 @@
 """What agentrun.yaml(5) says about how a run goes, in mdoc, after what `prose` says about the language.
 
-Instances, rounds, child jobs, budgets, checkpoints inside of Python, and the rules of a run.
+Instances, rounds, child jobs, budgets, checkpoints inside of Python, and the
+rules of a run.
 """
 
 RUNS = r"""
@@ -20,7 +21,9 @@ has an instance for each item, called
 and so on by its place in the list.
 Each has its own checkpoint, attempts, log and idempotency key.
 The list stands in the file, where items can hold references, or it is what one
-reference names: an output that is a list, or a parameter whose default is one.
+reference names: an output that is a list (or the JSON text of one, as a shell
+step
+writes it), or a parameter whose default is one.
 It is frozen when it is first known.
 .Pp
 Items are anything that JSON can say, and no two may be equal: the key of an
@@ -99,7 +102,12 @@ gives its parameters, by name; they are values, not texts.
 The path is taken from the folder of the file that names it,
 .Pa ~
 is the user's home, and it holds no references.
-What the child's steps give as outputs becomes the step's.
+What the child's steps give as outputs becomes the step's; of equal names the
+later
+step's counts.
+An attempt that follows a failed or interrupted one goes on with the same
+child, from
+what it did not get done.
 The child is cancelled and resumed with its parent, and what it uses counts
 towards the budgets of its parent.
 A job cannot run itself, also not through others.
@@ -120,7 +128,9 @@ The
 .Ic budget
 of the job is for a whole run, retries and resumes included;
 .Ic daily
-in it is for all runs of the job in one day; the
+in it is for all runs of the job in one day, from midnight to midnight of the
+machine's
+own time zone (what is used after midnight counts on the new day); the
 .Ic budget
 of a step is for each attempt of each of its instances or rounds.
 One in
@@ -136,9 +146,12 @@ names
 or
 .Li oom
 for its memory, which is tried again like other failures.
-When the run has used up a limit other than
+When the run has crossed a limit other than
 .Ic steps ,
-all that runs is ended.
+all that runs is ended; when it has used up one, nothing new starts.
+An attempt that ended by itself with status 0 before anybody could see that it
+crossed a
+limit has succeeded.
 The exit status of a run that is over its budget is 125.
 .Pp
 Memory, time of processors, number of processes and what is printed are limited
