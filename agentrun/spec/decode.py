@@ -32,8 +32,8 @@ _NEARLY_FUNCTION = re.compile(r"[\w.]+(\s*:\s*[\w.]*)?")
 def load(path: str) -> tuple[Job, str]:
     """The job in the file at `path`, and the file's text. Raises NotFound, or JobFileError with every problem."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_TEXT + 1)
+        with open(path, "rb", opener=_without_waiting) as file:
+            raw = file.read(MAX_TEXT + 1) or b""  # a FIFO that nobody writes has nothing
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"there is no job file {path}") from None
     except OSError as error:
@@ -42,6 +42,10 @@ def load(path: str) -> tuple[Job, str]:
         report.stop()
     text = _text(raw, path)
     return decode(text, path), text
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode(text: str, path: str) -> Job:

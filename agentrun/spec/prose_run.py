@@ -1,7 +1,6 @@
 """What agentrun.yaml(5) says about how a run goes, in mdoc, after what `prose` says about the language.
 
-Instances, rounds, child jobs, budgets, checkpoints inside of Python, and the
-rules of a run.
+Instances, rounds, child jobs, budgets, checkpoints inside of Python, and the rules of a run.
 """
 
 RUNS = r"""
