@@ -240,7 +240,7 @@ class Meter:
     @property
     def steps_of_children(self) -> int:
         """Attempts that the runs which this one called have started: they count for its `budget.steps`."""
-        return self._called.steps
+        return self._of_called().steps if self.shares_attempts and self._calling else self._called.steps
 
     @property
     def used_up(self) -> str | None:
@@ -262,6 +262,11 @@ class Meter:
             if taken > line.limit and line.kind != "steps":
                 return in_words(line.kind, line.limit, taken, line.today)
         return None
+
+    @property
+    def shares_attempts(self) -> bool:
+        """Whether other runs take of the same budget of attempts now: it is asked and drawn on with nobody between."""
+        return bool(self._lenders) or (self._calling > 0 and self._job.budget.steps is not None)
 
     def attempts_left(self) -> int | None:
         """How many attempts the day, and the runs that called this one, allow to begin; None: as many as one likes."""

@@ -97,9 +97,10 @@ def judge_child(
         except outputs.OutputsError as wrong:
             return judge.verdict(step, result, "failed", "outputs", ("outputs",), wrong.message)
         return judge.verdict(step, result, "succeeded", None, (), None, outputs=dumps(values) if values else None)
-    if ending in _CANCELLED_FOR:
+    if ending is not None and ending in _CANCELLED_FOR:
         outcome, reason, causes = judge.ENDED_BY[ending]
-        return judge.verdict(step, result, outcome, reason, causes, f"run {child.id}: {child.error}")
+        why = judge.over_budget(step, ending) if causes else f"run {child.id}: {child.error}"
+        return judge.verdict(step, result, outcome, reason, causes, why)
     if result.ended_by is not None or result.oom:
         return judge.judge(step, result, folder, stopping=stopping)
     error = f"run {child.id}: {child.error or child.outcome}"

@@ -112,7 +112,7 @@ def judge(
 def _out_of_memory(step: Step, result: Result) -> Verdict:
     """The kernel killed it, or some process of it, for want of memory: its own budget's, the run's, the machine's."""
     if step.budget.memory is not None:
-        return verdict(step, result, "over_budget", "oom", ("oom",), _over(step, "memory"))
+        return verdict(step, result, "over_budget", "oom", ("oom",), over_budget(step, "memory"))
     error = "there was no memory left (of the machine, or of the run's budget), and the kernel killed "
     if result.signal is None:
         return verdict(step, result, "failed", "exit", ("oom", str(result.exit_code)), error + "a process of it")
@@ -154,7 +154,7 @@ def answer(result: Result) -> int | None:
 def limit_of(step: Step, result: Result) -> str | None:
     """What limit ended a condition, if one did."""
     if result.ended_by in _LIMITS:
-        return _over(step, str(result.ended_by))
+        return over_budget(step, str(result.ended_by))
     if result.oom and result.exit_code != 0:
         return _out_of_memory(step, result).change.error
     return None
@@ -224,7 +224,7 @@ def _ended_error(step: Step, result: Result) -> str:
 
         return f"timed out after {format_duration(step.timeout or 0)}"
     if result.ended_by in _LIMITS and result.ended_by != "usage":
-        return _over(step, str(result.ended_by))
+        return over_budget(step, str(result.ended_by))
     words = {
         "fail_fast": "another instance failed (fail_fast)",
         "usage": "what it wrote to $AGENTRUN_USAGE cannot be counted",
@@ -236,7 +236,7 @@ def _ended_error(step: Step, result: Result) -> str:
     return words.get(result.ended_by or "", "ended for a shutdown")
 
 
-def _over(step: Step, kind: str) -> str:
+def over_budget(step: Step, kind: str) -> str:
     """`over its budget of memory: 512MiB`."""
     from ..spec import values
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Literal, Protocol
 
 from ..errors import Busy, Overtaken, StoreError
@@ -126,12 +127,13 @@ class Supervisor:
         """One turn: all that follows from what is known, committed at once, and then ordered."""
         turn = self._turn
         now = max(self._clock.now(), self.facts.clock)  # the shim reads its own clock: nothing comes before its cause
-        self._mind_budgets(now)
-        while decisions := plan.decide(self.job, self.facts, now):
-            for decision in decisions:
-                turn.decided(decision, now)
-        if turn.changes or self._meter.has_changes:
-            self._commit()
+        with self._store.database.alone() if self._meter.shares_attempts else nullcontext():
+            self._mind_budgets(now)
+            while decisions := plan.decide(self.job, self.facts, now):
+                for decision in decisions:
+                    turn.decided(decision, now)
+            if turn.changes or self._meter.has_changes:
+                self._commit()
         for order in turn.orders:
             self._link.start(order.order)
         for end in turn.ends:

@@ -25,7 +25,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from ..errors import Busy, CannotWrite, StoreError
@@ -66,6 +66,7 @@ class Database:
         self.patience = patience
         self._lock = lock
         self._notice = notice
+        self._is_alone = False
 
     def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction and commit it durably; what it raises rolls everything back.
@@ -79,7 +80,7 @@ class Database:
         told = False
         while True:
             try:
-                with write_lock(self._lock, self.root, self._notice):
+                with nullcontext() if self._is_alone else write_lock(self._lock, self.root, self._notice):
                     return self._transact(work)
             except sqlite3.Error as error:
                 if not _passing(error) or time.monotonic() + pause > give_up:
@@ -89,6 +90,16 @@ class Database:
                     self._notice(f"cannot write {path(self.root)}: {error}; trying again")
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep all other writers out: what is read meanwhile is still so when it is written."""
+        with write_lock(self._lock, self.root, self._notice):
+            self._is_alone = True
+            try:
+                yield
+            finally:
+                self._is_alone = False
 
     def _transact(self, work: Work[T]) -> T:
         cursor = self.connection.cursor()
