@@ -59,7 +59,7 @@ class Attempt:
         self.counted = bool(order.get("counted", True))  # towards the run's limits
         self.gentle = bool(order.get("gentle"))          # its process ends its own tree when it is told to
         self.meter: Meter | None = None                  # none: nothing limits it
-        self.kills = 0.0                                 # of the machine's kernel for want of memory, before it began
+        self.kills = 0.0                                 # for want of memory, before it began (limits.py)
         self.pipe: Pipe | None = None
         self.place: Place | None = None
         self.begun = False       # it has or had a process

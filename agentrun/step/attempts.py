@@ -22,8 +22,8 @@ from heapq import heapify, heappop, heappush
 
 from . import tree
 from .attempt import Attempt, wall
-from .launch import Launcher, SpawnFailed, start_removal
-from .limits import Limits
+from .launch import Launcher, SpawnFailed, remove
+from .limits import KILLED_FOR, Limits
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .places import Place, Places
@@ -44,6 +44,11 @@ RETRY_WRITE = 1.0       # seconds until a result that the disk refused is writte
 STRAY_GRACE = 2_000
 LOOKS = 100             # at who came to us, if they are dead before we know whose they are
 SETTLE = 0.002          # seconds without an order after which there is time to clean up
+
+
+def pause(rounds: int) -> float:
+    """Seconds until a tree that survived so many rounds of KILL gets another: 4 ms, twice as much each time, 1 s."""
+    return min(1.0, 0.002 * (1 << min(rounds, 9)))
 
 
 class Attempts:
@@ -142,8 +147,8 @@ class Attempts:
         return not self._open and self.swept
 
     def draining(self) -> bool:
-        """Whether something that may be left running still writes into its pipe."""
-        return any(one.pipe is not None for one in self._left.values())
+        """Whether something that may be left running can still write into its pipe, or lives in a cgroup of ours."""
+        return any(one.pipe is not None or (one.meter and one.meter.holds) for one in self._left.values())
 
     # ---- the life of one
 
@@ -152,10 +157,10 @@ class Attempts:
             self._record(attempt, None, "budget", None)
             return
         attempt.begun_at = wall()
-        attempt.kills = self.limits.machine_kills()
         try:
             attempt.place = self._take_place(attempt)
             self.limits.measure(attempt)
+            attempt.kills = self.limits.kills_before(attempt)
             pid, reader = self._launcher.launch(attempt.order, attempt.place, attempt.meter)
         except (SpawnFailed, KeyError) as error:
             failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
@@ -272,17 +277,8 @@ class Attempts:
         """
         trash, self._trash = self._trash, []
         for place in trash:
-            try:
-                os.unlink(place.fifo)
-            except OSError:
-                pass
-            try:
-                os.rmdir(place.tmp)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                if pid := start_removal(place.tmp):
-                    self.family.ignored.add(pid)
+            if pid := remove(place):
+                self.family.ignored.add(pid)
 
     def _record(self, attempt: Attempt, code: int | None, cause: str | None, error: str | None) -> None:
         """The end of an attempt that never had a process."""
@@ -348,10 +344,11 @@ class Attempts:
 
     def _over_limit(self, attempt: Attempt, what: str) -> None:
         """What eats memory or forks without end is not asked to clear up first."""
-        if what in ("cpu", "output"):
+        if what not in KILLED_FOR:
+            self.reap()  # who ended by itself since the look was not ended by us
             self._end(attempt, what, attempt.grace)
-        elif not attempt.killing:
-            if not attempt.ending and not attempt.recorded:
+        elif attempt.kin.alive and not attempt.killing:
+            if not attempt.ending and not attempt.result:
                 attempt.cause = what
             attempt.ending = True
             tree.signal_group(attempt.kin, _signal.SIGKILL)  # no fork can slip through between two of its processes
@@ -369,7 +366,7 @@ class Attempts:
             self.reap()
         if attempt.kin.alive:
             attempt.killing += 1
-            self._at(attempt, min(1.0, 0.002 * 2**attempt.killing))
+            self._at(attempt, pause(attempt.killing))
 
     def _expired(self, attempt: Attempt) -> None:
         if attempt.result and not attempt.recorded and not (attempt.ending and attempt.kin.alive):

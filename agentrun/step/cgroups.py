@@ -5,7 +5,8 @@
                                       /shim                        v2 only: where we stand ourselves
 
 v2 is one hierarchy: a cgroup that hands controllers down may hold no process itself, so what stands in ours (the
-supervisor and we; if anybody else does, it cannot be used) moves into `shim` first. v1 is one for each controller.
+supervisor and we; if anybody else does, it cannot be used) moves into `shim` first, and back when all attempts'
+cgroups are gone. v1 is one for each controller.
 
 A process is born where its parent stands: so the shim goes into the attempt's cgroup, spawns, and comes back, and no
 early fork can slip away. While it is inside no limit is in force, neither the attempt's nor the run's, since at
@@ -31,16 +32,19 @@ if TYPE_CHECKING:
     from ..store.folders import RunFolder
     from .tree import Key
 
+_ROUNDS = 10  # for one who forks while we move him
 CONTROLLERS = {"memory": "memory", "cpu": "cpuacct", "processes": "pids"}  # resource → its controller in v1
 
 
 class Cgroups:
     """The cgroups of one run, and the way of its shim into them and back."""
 
-    __slots__ = ("_back", "_root", "_run_limits", "beside", "counted", "name", "stuck")
+    __slots__ = ("_back", "_lent", "_root", "_run_limits", "beside", "counted", "name", "stuck")
 
-    def __init__(self, name: str, root: Group, homes: Collection[str]) -> None:
+    def __init__(self, name: str, root: Group, homes: Collection[str], lent: Collection[str] | None = None) -> None:
+        """`homes`: where we come from. `lent`: we moved into a leaf, and these controllers were handed down for it."""
         self.name = name
+        self._lent = lent
         self.counted = root.below("counted")
         self.beside = root.below("beside")
         self.stuck = False  # we could not come back out
@@ -97,7 +101,9 @@ class Cgroups:
         return True
 
     def close(self) -> None:
-        """Remove what is empty."""
+        """Remove what is empty. Again, if somebody may live on in it, when nobody does."""
+        if self._lent is not None and self.counted.remove() and self.beside.remove():
+            _move_back(self._root.paths[0], self._lent)
         self._root.remove()
         for fd in self._back:
             os.close(fd)
@@ -121,6 +127,7 @@ def make_v2(folder: RunFolder, own: str, name: str) -> Cgroups | None:
     offered = procs.read(own + "/cgroup.controllers").split()
     wanted = [one for one in ("memory", "pids") if one.encode() in offered]
     root = f"{own}/{name}"
+    lent = wanted if home == root + "/shim" else None  # room that an earlier shim of this run made
     if "memory" not in wanted or not os.access(own + "/cgroup.subtree_control", os.W_OK):
         return None
     try:
@@ -128,6 +135,7 @@ def make_v2(folder: RunFolder, own: str, name: str) -> Cgroups | None:
         make(root)
         if not inside_run and os.path.exists(own + "/cgroup.type"):  # the root of all has none, and may hold processes
             home = root + "/shim"
+            lent = wanted
             if not _vacate(own, home):
                 remove(root)
                 return None
@@ -136,9 +144,11 @@ def make_v2(folder: RunFolder, own: str, name: str) -> Cgroups | None:
             if put(path + "/cgroup.subtree_control", " ".join("+" + one for one in wanted)):
                 raise OSError(errno.EBUSY, "controllers cannot be handed down")
         resources = {"memory": root, "cpu": root} | ({"processes": root} if "pids" in wanted else {})
-        return Cgroups("cgroup v2", GroupV2(resources), [home])
+        return Cgroups("cgroup v2", GroupV2(resources), [home], lent)
     except OSError:
         put(home + "/cgroup.procs" if inside_run else own + "/cgroup.procs", "0")
+        if lent is not None:
+            _move_back(root, lent)
         remove(root)
         return None
 
@@ -152,6 +162,21 @@ def _vacate(own: str, home: str) -> bool:
     make(home)
     refused = [pid for pid in standing if put(home + "/cgroup.procs", str(pid))]
     return not refused
+
+
+def _move_back(root: str, lent: Collection[str]) -> None:
+    """Undo `_vacate` where nothing but the leaf is left, for it cannot go before who stands in it.
+
+    Another run that was given controllers by the same cgroup keeps us from it: then the leaf stays.
+    """
+    own, leaf = os.path.dirname(root), root + "/shim"
+    for path in (root, own):  # what hands controllers down may hold no process
+        if put(path + "/cgroup.subtree_control", " ".join("-" + one for one in lent)):
+            return
+    for _ in range(_ROUNDS):
+        standing = pids_in(leaf)
+        if not [pid for pid in standing if put(own + "/cgroup.procs", str(pid)) == 0]:
+            break
 
 
 def make_v1(folder: RunFolder, own: dict[str, str], name: str) -> Cgroups | None:

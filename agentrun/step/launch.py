@@ -156,8 +156,23 @@ def start_supervisor(argv: list[str], umask: int, home: int) -> int:
         os.umask(ours)
 
 
-def start_removal(path: str) -> int:
-    """Start to remove a folder that is not empty; a process, since it may take long. 0 if that failed."""
+def remove(place: Place) -> int:
+    """Remove a place that cannot be used again. The pid of a process that does it, if it may take long; else 0."""
+    try:
+        os.unlink(place.fifo)
+    except OSError:
+        pass
+    try:
+        os.rmdir(place.tmp)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return _start_removal(place.tmp)
+    return 0
+
+
+def _start_removal(path: str) -> int:
+    """0 if that failed."""
     env = {"PATH": _DEFAULT_PATH}
     try:
         program = _find("rm", _DEFAULT_PATH)

@@ -2,11 +2,11 @@
 
     cgroup v2, cgroup v1   the kernel holds memory and processes to their limits (cgroups.py)
     systemd scope          so it does, for each attempt by itself (scopes.py)
-    sampling               /proc is read (meter.py); RLIMIT_DATA of twice the memory bounds each process meanwhile
+    sampling               /proc is read (meter.py); RLIMIT_DATA stops a process that runs away between two looks
 
 Processor time is counted by the kernel and compared at the looks, whatever enforces the rest; output is
-counted as it arrives. `enforced_by` says what is in force, and names what is only sampled. Attempts without
-limits, in a run without, have no part in any of this.
+counted as it arrives. `enforced_by` says what is in force, and names what is only sampled. An attempt that ends with
+0 before anybody ended it has kept to them: what it had crossed by then is nobody's to say any more.
 
 What the run has used: what it did under earlier shims (`spent`), the attempts that are gone, and those that live. A
 limit that is crossed stays crossed: it is told once, and to each new supervisor; who is to be ended then is the
@@ -30,19 +30,22 @@ if TYPE_CHECKING:
 
     from ..store.folders import RunFolder
     from .attempt import Attempt
+    from .results import Result
 
 LOOK = 0.5          # seconds
 COUNTING = "counted as it is written"
 UNHEARD = 2.0       # seconds after which a run over its limit is ended by us if there is no supervisor
 UNHEEDED = 10.0     # and if there is one
+KILLS_AGE = 0.05    # seconds; 60 µs to read the machine's count again are too many for each of 10,000 attempts
+KILLED_FOR = ("memory", "processes")  # who crosses one of these is not asked to clear up first
 
 
 class Limits:
     """All that is limited in one shim. `over`: limits of the run that were crossed, with what was used by then."""
 
     __slots__ = (
-        "_cgroups", "_decided", "_ended", "_folder", "_live", "_over_at", "_scopes", "_seen_kills", "_seen_kills_at",
-        "_stale", "_tell", "enforced_by", "next", "over", "run", "spent",
+        "_cgroups", "_decided", "_ended", "_explained", "_folder", "_kills", "_kills_at", "_live", "_over_at",
+        "_own_at", "_own_kills", "_scopes", "_stale", "_tell", "enforced_by", "next", "over", "run", "spent",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +63,10 @@ class Limits:
         self._live: dict[Attempt, Meter] = {}
         self._stale: list[Meter] = []        # whose cgroup could not be removed yet
         self._over_at = 0.0
-        self._seen_kills = self._seen_kills_at = -1.0
+        self._explained = 0                  # kills of the kernel's that attempts account for which have ended
+        self._own_kills = 0                  # and those that live, when they were asked last
+        self._kills = 0.0                    # of the machine
+        self._kills_at = self._own_at = -1.0
 
     def begin(self, *, limited: bool) -> None:
         """The run is known, and whether any order will be limited; what is spent already may be too much."""
@@ -136,19 +142,26 @@ class Limits:
         """Its leader has ended: what the result says of what it used. A look at what it crossed unseen."""
         meter, result = attempt.meter, attempt.result
         assert result
-        # a KILL that we did not send, and the machine was short of memory: the kernel's, as far as can be told
-        killed = result.signal == 9 and not attempt.ending
-        result.oom = killed and self.machine_kills(now=True) > attempt.kills
-        if meter is None:
-            return
+        if attempt.ending and attempt.cause in KILLED_FOR and result.exit_code == 0:
+            attempt.cause = None  # a KILL leaves no status: it was over before ours came
+        if meter:
+            self._account(attempt, meter, result)
+        told = attempt.ending or attempt.cause or result.oom or (meter and meter.tells_kills)
+        if result.signal == 9 and not told:
+            result.oom = self._machine_killed(attempt)
+
+    def _account(self, attempt: Attempt, meter: Meter, result: Result) -> None:
         crossed = meter.look()
-        if crossed == "processes" and result.exit_code != 0 and not attempt.ending:
-            attempt.cause = crossed  # what forks without end may leave others to it
         cpu, peak, victims = meter.totals()
         result.cpu_ms = max(result.cpu_ms, cpu)
         result.max_rss_kib = max(result.max_rss_kib, peak >> 10)
-        result.oom = result.oom or (victims and result.exit_code != 0)
+        result.oom = victims and result.exit_code != 0
         result.enforced_by = meter.enforced_by
+        if result.exit_code != 0 and not attempt.ending and attempt.cause is None:
+            if crossed == "processes":
+                attempt.cause = crossed  # what forks without end may leave others to it
+            elif not result.oom and result.cpu_ms > meter.limits.get("cpu", result.cpu_ms):
+                attempt.cause = "cpu"
         self._blame(meter)
 
     def gone(self, attempt: Attempt) -> None:
@@ -158,6 +171,10 @@ class Limits:
             return
         if meter.run:
             self.spent["cpu"] += meter.totals()[0]
+        if kills := meter.kills():
+            self._explained += kills
+            self._own_kills = max(0, self._own_kills - kills)
+            self._kills_at = -1.0
         attempt.meter = None
         if not meter.remove():
             self._stale.append(meter)
@@ -227,6 +244,8 @@ class Limits:
             return
         if not self.over:
             self._over_at = time.monotonic()
+            if self.next is None:
+                self.next = self._over_at + LOOK  # nothing is measured, but somebody may have to end it
         self.over[what] = used
         self._tell(what, used)
 
@@ -240,14 +259,40 @@ class Limits:
 
     # ---- memory of the machine
 
-    def machine_kills(self, *, now: bool = False) -> float:
-        """How often this machine's kernel killed for want of memory; up to a second old, unless asked for `now`."""
-        if now or time.monotonic() - self._seen_kills_at > 1:
-            self._seen_kills_at = time.monotonic()
+    def kills_before(self, attempt: Attempt) -> float:
+        """What `_machine_killed` compares with: to be asked just before its process exists."""
+        if attempt.meter and attempt.meter.tells_kills:
+            return float("inf")  # by its own count alone, or by none if it cannot enter its cgroup after all
+        own = self._own_kills_now(LOOK)
+        return self._machine_kills(KILLS_AGE) - own
+
+    def _machine_killed(self, attempt: Attempt) -> bool:
+        """Whether the KILL that ended it was the kernel's, for want of memory: it killed, and no other explains it.
+
+        Where that cannot be told it was not: what the cgroups of attempts count is taken off, each of the others
+        is believed of one attempt only. The kernel counts for the machine first, so that is read first.
+        """
+        if self._machine_kills(0) - self._own_kills_now(0) <= attempt.kills:
+            return False
+        self._explained += 1
+        return True
+
+    def _machine_kills(self, age: float) -> float:
+        """How often this machine's kernel killed for want of memory; the answer may be so many seconds old."""
+        if time.monotonic() - self._kills_at >= age:
+            self._kills_at = time.monotonic()
             text = procs.read("/proc/vmstat")
             _, found, rest = text.partition(b"\noom_kill ")
-            self._seen_kills = float(rest.partition(b"\n")[0]) if found else 0.0
-        return self._seen_kills
+            self._kills = float(rest.partition(b"\n")[0]) if found else 0.0
+        return self._kills
+
+    def _own_kills_now(self, age: float) -> int:
+        """How many of them attempts of ours account for; of those that live the answer may be so old."""
+        if time.monotonic() - self._own_at >= age:
+            self._own_at = time.monotonic()
+            self._own_kills = sum(meter.kills() for meter in self._live.values())
+            self._kills_at = -1.0  # what is compared with it must not be older
+        return self._explained + self._own_kills
 
     def close(self) -> None:
         """Remove all cgroups in which nobody lives."""

@@ -28,6 +28,7 @@ SAMPLING = "sampling every 0.5 s"
 RESOURCES = ("memory", "processes", "cpu")  # what is ended at once comes first
 _TICK = 1000 // os.sysconf("SC_CLK_TCK")    # ms
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ROOM = 4 << 30  # bytes
 
 
 class Meter:
@@ -81,12 +82,17 @@ class Meter:
         self.enforced_by = SAMPLING
 
     def begun(self, pid: int) -> None:
-        """Its process exists: from now on it is held to its limits."""
+        """Its process exists: from now on it is held to its limits.
+
+        Where the kernel does not count its memory the looks do, and between two of them a process that runs away is
+        refused more at 4 GiB above the limit. Not at less: RLIMIT_DATA counts what was asked for, used or not, so
+        the stacks of 100 threads are 800 MiB.
+        """
         self._pid = pid
         if self.group:
             self.group.limit(self.limits)
         if "memory" in self.limits and not self._covered("memory") and not self.unit:
-            wanted = 2 * self.limits["memory"]
+            wanted = self.limits["memory"] + _ROOM
             try:
                 _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
                 if hard == resource.RLIM_INFINITY or hard > wanted:
@@ -166,6 +172,20 @@ class Meter:
         return (self.group.kills() if what == "memory" else self.group.refused()) > 0
 
     # ---- its end
+
+    @property
+    def tells_kills(self) -> bool:
+        """Whether `kills` is all that the kernel killed in it: a scope's cgroup is gone as soon as who was in it."""
+        return self.unit is None and self._covered("memory")
+
+    def kills(self) -> int:
+        """How many in it the kernel has killed for want of memory, as far as its cgroup tells."""
+        return self.group.kills() if self.group and self.tells_kills else 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a cgroup that only we can remove."""
+        return self.group is not None and self.unit is None
 
     def totals(self) -> tuple[int, int, bool]:
         """Processor time in ms, the most memory in bytes, whether the kernel killed in it for want of memory."""

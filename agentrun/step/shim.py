@@ -14,7 +14,7 @@ newer one (its epoch is not lower) replaces the old; what the old one said and w
 
 Killed at any instant it leaves: a lock that the kernel freed, an end of file at the supervisor, results that are
 whole lines, and processes that carry the run's tag (tree.py finds them). What is left running by permission after a
-goodbye keeps its output: the shim then stays as a mere drain, without lock, socket or the terminal.
+goodbye keeps its output and its cgroup: the shim then stays for these alone, without lock, socket or the terminal.
 
 It imports only what it needs (see protocol.py), and everything before its first order: an upgrade of the program
 under a run changes nothing for it.
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from .protocol import Message
 
 LONGEST_WAIT = 86_400.0  # seconds; epoll takes 24 days at most
-LAST_BREATH = 0.1  # seconds
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each restart; the last for all that follow
 
 
@@ -369,8 +368,6 @@ class Shim:
         while draining and self._attempts and self._attempts.draining():
             self._wait(None)
         if draining and self._attempts:
-            if self._attempts.limits.enforced_by:
-                self._wait(LAST_BREATH)  # it closed its output because it dies: its cgroup is free when it has
             self._attempts.close()
         self._over = True
 

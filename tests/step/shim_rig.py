@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 import uuid
 import warnings
@@ -18,6 +19,12 @@ from agentrun.store.folders import RunFolder
 
 PATIENCE = 20.0
 SH = "/bin/sh"
+MIB = 1 << 20
+
+
+def eat(mebibytes: int, then: str = "import time; time.sleep(100)") -> list[str]:
+    """A program that touches so much memory at once."""
+    return [sys.executable, "-S", "-c", f"x = bytearray({mebibytes} << 20); {then}"]
 
 
 def wait_readable(fd: int, what: str, patience: float = PATIENCE) -> None:

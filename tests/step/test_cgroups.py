@@ -7,6 +7,7 @@ reads their counts works on files that only look like the kernel's.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agentrun.step import cgroups, scopes
-from agentrun.step.cgroup import Group, GroupV2
+from agentrun.step.cgroup import Group, GroupV2, pids_in, put
 from agentrun.step.cgroups import Cgroups, make_v2, own_folders
 from agentrun.store.folders import RunFolder
 
@@ -79,6 +80,31 @@ def test_a_name_that_is_taken_is_cleared_first(real: tuple[Cgroups, Group]) -> N
     again.remove()
 
 
+def test_we_move_back_when_nobody_is_left_in_an_attempts_cgroup(folder: RunFolder) -> None:
+    top = own_folders().get("", "")
+    if not os.access(top + "/cgroup.procs", os.W_OK):
+        pytest.skip("no cgroup v2 here that we may write to")
+    own = GroupV2({"cpu": f"{top}/own-{folder.run_id}"})
+    root = own.below(f"agentrun-{folder.run_id}")
+    leaf = root.below("shim")
+    for group in (own, root, root.below("counted"), root.below("beside"), leaf):
+        group.make()
+    ours = Cgroups("cgroup v2", root, leaf.paths, [])
+    attempt = ours.make(("a", 1), counted=False)
+    with subprocess.Popen(["sleep", "100"]) as supervisor, subprocess.Popen(["sleep", "100"]) as lasting:
+        assert put(f"{leaf.paths[0]}/cgroup.procs", str(supervisor.pid)) == 0
+        assert put(f"{attempt.paths[0]}/cgroup.procs", str(lasting.pid)) == 0
+        ours.close()
+        assert pids_in(leaf.paths[0]) == [supervisor.pid] and pids_in(attempt.paths[0]) == [lasting.pid]
+        lasting.kill()
+        lasting.wait()
+        ours.close()
+        assert pids_in(own.paths[0]) == [supervisor.pid]
+        assert not os.path.exists(root.paths[0])
+        supervisor.kill()
+    assert own.remove()
+
+
 # ---- v2 with controllers, on files that look like its
 
 
@@ -115,6 +141,13 @@ def test_controllers_are_handed_down_and_we_move_into_a_leaf(own: Path, folder: 
     assert (root / "counted" / "pids.max").read_text() == "7"
     assert (root / "beside" / "memory.max").read_text() == ""
     found.close()
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"  # attempts' cgroups are there
+    shutil.rmtree(root / "counted")
+    shutil.rmtree(root / "beside")
+    found.close()
+    for path in (root, own):
+        assert (path / "cgroup.subtree_control").read_text() == "-memory -pids"
+    assert (own / "cgroup.procs").read_text().split() == [str(os.getpid())]
 
 
 def test_where_somebody_else_stands_v2_cannot_be_used(own: Path, folder: RunFolder) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrun.step.attempts import pause
 from agentrun.step.boot import boot_id
 from agentrun.store.locks import SHIM, held
 
@@ -386,3 +387,8 @@ def _fifo(rig: Rig, name: str) -> str:
     path = str(rig.root / name)
     os.mkfifo(path)
     return path
+
+
+def test_what_cannot_be_killed_is_tried_once_a_second_for_ever() -> None:
+    pauses = [pause(rounds) for rounds in (1, 2, 8, 9, 5_000)]  # a process that waits for a dead disk: 80 minutes
+    assert pauses == [0.004, 0.008, 0.512, 1.0, 1.0]
