@@ -25,6 +25,7 @@ from .names import check_steps
 from .record import need_record
 
 _POLL = 0.2  # seconds between two looks for more
+_CHILDREN = 5  # called runs that are named where nothing else is to be shown
 
 Text = tuple[int, LogFile, str]  # a line as it is shown
 
@@ -86,8 +87,19 @@ def logs(
     if grep is not None and not shown:
         return 1
     if not (shown or follow or step or since or grep or failed or tail == 0):
-        talk(f"the steps of run {selection.run.id} of {selection.run.job} have written nothing")
+        talk(_nothing_written(selection))
     return 0
+
+
+def _nothing_written(selection: Selection) -> str:
+    """That there is nothing to show, and where there may be: in the runs that its steps are."""
+    run = selection.run
+    told = f"the steps of run {run.id} of {run.job} have written nothing"
+    called = [command("logs", child.id) for child in selection.record.reader.children(run.id).values()]
+    if not called:
+        return told
+    more = f" and {len(called) - _CHILDREN} more" if called[_CHILDREN:] else ""
+    return f"{told}; for the runs that it called: {', '.join(called[:_CHILDREN])}{more}"
 
 
 def _pattern(grep: str | None) -> re.Pattern[str] | None:
@@ -136,7 +148,7 @@ def _printer(selection: Selection, as_json: bool) -> Printer:
         return form.line(at, text)
 
     def as_shape(at: int, file: LogFile, text: str) -> str:
-        shape = jsonshape.line_shape(run, file.instance, file.number, file.position, at, text)
+        shape = jsonshape.line_shape(run, file.instance, file.number, file.position, steps, at, text)
         return json.dumps(shape, ensure_ascii=False)
 
     form_of = as_shape if as_json else as_line

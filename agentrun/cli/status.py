@@ -116,7 +116,7 @@ def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> S
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:
     from ..render import jsonshape
-    from ..render.instances import step_of, telling, whole
+    from ..render.instances import ended_so, step_of, telling, whole
     from ..render.spent import account_facts, usage_table
     from ..render.steps import step_table
 
@@ -135,12 +135,16 @@ def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bo
             shape = jsonshape.run_with_steps_shape(standing, rows, attempts, folder, account, known)
             return [jsonshape.dumps(shape)], more
         look, now = look_of(sys.stdout), now_ms()
-        lines = [] if wanted else [*page.head(standing, look, now, account_facts(account, job)), ""]
+        lines: list[str] = []
+        if not wanted:
+            facts = account_facts(account, job, _today(record, job, now))
+            ended, shim = ended_so(rows, known), _shim(record, standing)
+            lines = [*page.head(standing, look, now, ended, facts, shim=shim), ""]
         if in_full:
             lines += _in_full(record, standing, rows, known, job, wanted)
         else:
             cut_off = standing.interrupted
-            lines += step_table(rows, look, now, interrupted=cut_off, known=known, job=job, run_id=run.id)
+            lines += step_table(rows, look, now, interrupted=cut_off, known=known, job=job, run=standing.run)
         if not wanted and (used := usage_table(account.uses, look)):
             lines += ["", *used]
         outermost = record.reader.outermost(run).id
@@ -149,6 +153,27 @@ def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bo
         return lines, more
 
     return show
+
+
+def _today(record: Record, job: Job | None, now: int) -> spent.Spent | None:
+    """What all runs of a job with a daily budget took today, by the machine's own date."""
+    from ..model import Budget
+
+    if job is None or job.daily == Budget():
+        return None
+    from ..engine.budgets import local_day
+
+    return spent.of_others(record.reader, job.name, local_day(now), "")
+
+
+def _shim(record: Record, standing: page.Standing) -> int | None:
+    """The process that holds the steps of a run that goes on."""
+    if standing.run.state != "running" or standing.interrupted:
+        return None
+    from ..step.procs import holders
+
+    found = holders(record.folder(standing.run).lock)
+    return next((process.pid for process in found if process.pid != standing.pid), None)
 
 
 def _attempts(record: Record, run: Run, wanted: list[str]) -> dict[str, list[AttemptRow]]:
@@ -177,11 +202,16 @@ def _in_full(
         for row in of_it:
             if row.instance in wanted or (whole_step and row.number < 0):
                 mine = attempts.get(row.instance, [])
-                details = step_details(row, step, mine, folder, look, now, interrupted=cut_off, known=known)
+                last = of_it[-1] if of_it[-1].number >= 0 else None
+                details = step_details(
+                    row, step, mine, folder, look, now,
+                    interrupted=cut_off, known=known, run=standing.run, last=last,
+                )  # fmt: skip
                 lines += [*details, ""]
         instances = [row for row in of_it if row.number >= 0]
         if whole_step and instances:
-            lines += [*instance_table(instances, step, look, now, interrupted=cut_off, known=known), ""]
+            run = standing.run
+            lines += [*instance_table(instances, step, look, now, interrupted=cut_off, known=known, run=run), ""]
     return lines[:-1]
 
 

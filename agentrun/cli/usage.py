@@ -6,6 +6,7 @@ of a model, so it loads neither the record nor the reader of job files.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import Annotated
 
@@ -53,10 +54,17 @@ def usage(
 
 
 def _append(path: str, line: bytes) -> None:
-    """Append in one write, so that steps which call a model many times at once never tear each other's lines."""
+    """Append in one write, so that steps which call a model many times at once never tear each other's lines.
+
+    A line that somebody left without its end is ended first, under the lock that `agentrun.durable` takes, too.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
             written = os.write(descriptor, line)
         finally:
             os.close(descriptor)

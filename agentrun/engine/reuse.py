@@ -12,7 +12,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from ..errors import UsageError
-from ..model import Job, PythonCode, Step, split_instance
+from ..model import Budget, Job, PythonCode, Step, split_instance
 from ..store.changes import StepSettled, dumps
 from ..store.folders import home
 from ..store.read import Reader, Run, StepRow, StepState
@@ -249,13 +249,15 @@ def differences(reader: Reader, run: Run, job: Job) -> list[str]:
 
 
 _FILE_NAMES = {"args": "with", "condition": "if"}
-_OF_THE_WHOLE: Mapping[str, Any] = {"foreach": None, "max_parallel": None, "fail_fast": False, "repeat": None}
+_OF_THE_WHOLE: Mapping[str, Any] = {
+    "foreach": None, "max_parallel": None, "fail_fast": False, "repeat": None, "budget": Budget(),
+}  # fmt: skip
 
 
 def _changed_fields(old: Step, new: Step, *, of_instance: bool) -> list[str]:
     """The keys in which two definitions differ. Where they stand, and what comes before them, is no part of one.
 
-    Nor are, of an instance, those that say which there are and how many at once.
+    Nor are, of an instance, those that say which there are, how many at once, and what they may use.
     """
     one, other = _placeless(old), _placeless(new)
     if of_instance:

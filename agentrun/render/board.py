@@ -14,12 +14,11 @@ from ..model import split_instance
 from ..store.changes import AttemptStarted, Change, StepAsked, StepParked, StepSettled
 from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
 from ..store.read import Run
-from . import times
+from . import times, words
 
 if TYPE_CHECKING:
     from ..model import Job
 
-_BAD = ("failed", "timed_out", "over_budget")
 _NAMED = 8   # instances at work that are named in a line
 
 
@@ -29,7 +28,8 @@ class Group:
     def __init__(self, position: int, since: int, most_rounds: int | None) -> None:
         self.position, self.since, self.most_rounds = position, since, most_rounds
         self.total: int | None = None
-        self.done = self.failed = self.round = 0
+        self.done = self.round = 0
+        self.otherwise: dict[str, int] = {}             # how many ended otherwise than in success, by outcome
         self.asking: int | None = None                  # since when its `until` is asked
         self.due: int | None = None                     # when its next round is due
         self.running: dict[int, tuple[int, int]] = {}   # instance: attempt, since
@@ -37,8 +37,9 @@ class Group:
 
     def settle(self, number: int, outcome: str) -> None:
         """An instance has ended."""
-        self.done += 1
-        self.failed += outcome in _BAD
+        self.done += outcome == "succeeded"
+        if outcome != "succeeded":
+            self.otherwise[outcome] = self.otherwise.get(outcome, 0) + 1
         self.running.pop(number, None)
         self.parked.pop(number, None)
 
@@ -46,9 +47,7 @@ class Group:
         """`work  37 of 100 done, 4 running  12.4 s  [37] [39] [40] [41]`, or `think  round 3 of at most 50  1.2 s`."""
         if self.most_rounds is not None:
             return f"{name}  {self._of_rounds(now)}"
-        parts = [f"{self.done} more done" if self.total is None else f"{self.done} of {self.total} done"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
+        parts = [self.ended]
         if self.parked:
             parts.append(f"{len(self.parked)} waiting")
         if self.running:
@@ -56,6 +55,13 @@ class Group:
         named = " ".join(f"[{number}]" for number in islice(self.running, _NAMED))
         more = f" and {len(self.running) - _NAMED} more" if len(self.running) > _NAMED else ""
         return f"{name}  {', '.join(parts)}  {times.duration(now - self.since)}  {named}{more}".rstrip()
+
+    @property
+    def ended(self) -> str:
+        """`37 of 100 done, 2 failed`."""
+        if self.total is not None:
+            return words.so_many_done({**self.otherwise, "succeeded": self.done}, self.total)
+        return ", ".join([f"{self.done} more done", *([words.outcomes(self.otherwise)] if self.otherwise else [])])
 
     def _of_rounds(self, now: int) -> str:
         if self.due is not None:
@@ -71,10 +77,14 @@ class Group:
 
 
 class Board:
-    """One run. `total` and `done` count instances in place of a step that has them."""
+    """One run. `total`, `done` and `otherwise` count instances in place of a step that has them.
+
+    What had ended before this process took the run over counts as done.
+    """
 
     def __init__(self, run: Run, job: Job, active: Sequence[tuple[str, str]], now: int) -> None:
         self.total, self.done = run.steps_total, run.steps_done
+        self.otherwise: dict[str, int] = {}                     # how many ended otherwise than in success
         self.groups: dict[str, Group] = {}
         self._steps = len(job.steps)
         self._job = job
@@ -153,7 +163,10 @@ class Board:
             self._parked[step] = (position, attempt + 1, change.until)
 
     def _settle(self, change: StepSettled) -> None:
-        self.done += change.counted
+        if change.outcome == "succeeded":
+            self.done += change.counted
+        elif change.counted:
+            self.otherwise[change.outcome] = self.otherwise.get(change.outcome, 0) + 1
         step, number = split_instance(change.instance)
         if number < 0:
             self._at_work.pop(step, None)
@@ -161,6 +174,10 @@ class Board:
             self.groups.pop(step, None)
         else:
             self._group(step, change.at).settle(number, change.outcome)
+
+    def ended(self, total: int | str) -> str:
+        """`38 of 109 done, 1 failed`."""
+        return words.so_many_done({**self.otherwise, "succeeded": self.done}, total)
 
     def lines(self, now: int) -> Iterator[str]:
         """A line for each step at work, in the order of the file."""

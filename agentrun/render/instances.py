@@ -92,7 +92,7 @@ def _split(name: str) -> tuple[str, int]:
 
 
 def progress(row: StepRow, step: Step | None, counts: Mapping[str, int], *, interrupted: bool = False) -> str:
-    """How far a step with instances is: `61 of 100 done, 2 failed, 8 running`, or `round 3 of at most 50`.
+    """How far a step with instances is: `59 of 100 done, 2 failed, 8 running`, or `round 3 of at most 50`.
 
     Empty for a step that has none, or none yet.
     """
@@ -103,14 +103,30 @@ def progress(row: StepRow, step: Step | None, counts: Mapping[str, int], *, inte
             return f"after {words.count(row.instances, 'round')}" if row.outcome == "succeeded" else ""
         return f"round {row.instances} of at most {step.repeat.max}"
     active = ("running", "waiting", "queued")
-    done = sum(number for word, number in counts.items() if word not in active)
-    parts = [f"{done} of {row.instances} done"]
-    told = words.outcomes({word: number for word, number in counts.items() if word not in (*active, "succeeded")})
-    parts += [told] if told else []
+    ended = {word: number for word, number in counts.items() if word not in active}
+    parts = [words.so_many_done(ended, row.instances)]
     for word in active[:2]:
         if counts.get(word):
             parts.append(f"{counts[word]} {'interrupted' if interrupted and word == 'running' else word}")
     return ", ".join(parts)
+
+
+def ended_so(rows: Sequence[StepRow], known: Known) -> dict[str, int]:
+    """How many steps ended how, and in place of one that has instances those."""
+    ended: dict[str, int] = {}
+    for row in rows:
+        if row.number >= 0:
+            continue
+        counts: dict[str, int] = {} if row.outcome is None else {row.outcome: 1}
+        if row.instances is not None:
+            active = ("running", "waiting", "queued")
+            of_it = known.counts.get(row.position, {}).items()
+            # a loop can fail although each of its rounds was good
+            counts = counts if row.reason in words.OF_LOOPS else {}
+            counts |= {word: number + counts.get(word, 0) for word, number in of_it if word not in active}
+        for word, number in counts.items():
+            ended[word] = ended.get(word, 0) + number
+    return ended
 
 
 def item_text(row: StepRow, known: Known, width: int = _ITEM) -> str:

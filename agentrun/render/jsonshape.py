@@ -200,9 +200,9 @@ def event_shape(event: Event) -> Shape:
     }
 
 
-def line_shape(run: Run, instance: str, attempt: int, position: int, at: int, text: str) -> Shape:
+def line_shape(run: Run, instance: str, attempt: int, position: int, steps: int, at: int, text: str) -> Shape:
     """A line of a log. `attempt` 0 is the `if` of a step or instance, of a round its `until`; `position`, of the
-    step in its file, counts from 1, `steps_total` counts instances."""
+    step in its file, counts from 1, and `steps_total` are the steps of the file: instances are not counted."""
     return {
         "schema": "agentrun.line/1",
         "run": run.id,
@@ -211,7 +211,7 @@ def line_shape(run: Run, instance: str, attempt: int, position: int, at: int, te
         "instance": instance,
         "attempt": attempt,
         "position": position,
-        "steps_total": run.steps_total,
+        "steps_total": steps,
         "text": text,
     }
 
@@ -243,7 +243,7 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
         "job": job.name,
         "file": file,
         "deadline_ms": job.deadline,
-        "max_parallel": job.max_parallel or os.cpu_count() or 1,
+        "max_parallel": job.slots(os.cpu_count() or 1),
         "budget": _limits_shape(job.budget),
         "daily": _limits_shape(job.daily),
         "steps": [

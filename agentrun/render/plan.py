@@ -54,7 +54,7 @@ def plan_lines(job: Job, stages: dict[str, int], processors: int, look: Look) ->
         )
         for step in sorted(job.steps, key=lambda step: (stages[step.id], step.index))
     ]
-    bounds = [words.count(len(job.steps), "step"), f"at most {job.max_parallel or processors} at once"]
+    bounds = [words.count(len(job.steps), "step"), f"at most {job.slots(processors)} at once"]
     if job.deadline is not None:
         bounds.append(f"deadline {format_duration(job.deadline)}")
     for name, budget in (("budget", job.budget), ("budget of a day", job.daily)):

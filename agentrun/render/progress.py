@@ -1,11 +1,11 @@
 """The live view of a run on the terminal that it was started from.
 
 What has finished scrolls by, one line each; below it stands a block that is drawn again at each tick: how far
-the run is, how long it has taken, what is left by the median of earlier runs, and each step at work. A fan-out is one
-line, and of its instances only those scroll by that did not succeed.
+the run is, how long it has taken, what is left by the median of earlier runs, what was spent, and each step at work.
+A fan-out is one line, and of its instances only those scroll by that did not succeed.
 
     ✓ rates  0.3 s
-    quotes/7f3a  38 of 109 done  4.2 s, about 30 s left
+    quotes/7f3a  38 of 109 done  4.2 s, about 30 s left  21,430 of 200,000 tokens
       step 2 of 9  quote  37 of 100 done, 2 running  3.9 s  [37] [38]
 
 The supervisor feeds it with the changes that it commits and asks for nothing back: no threads, one write for
@@ -20,11 +20,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..model import split_instance
+from ..model import Budget, split_instance
 from ..store.changes import AttemptStarted, Change, RunClosing, StepSettled
 from ..store.read import Run
+from ..store.spent import UsageTaken
 from . import times, words
 from .board import Board, Group
+from .spent import SoFar
 from .status import command
 from .terminal import Look, fit, look_of, printable
 
@@ -54,6 +56,8 @@ class Progress:
         self._counted: dict[str, int] = {}                      # ends by outcome that were too many to show
         self._begun: dict[str, tuple[int, int]] = {}            # instance: since, attempts that were seen
         self._board: Board | None = None
+        self._spent: SoFar | None = None
+        self._budget = words.RUN_BUDGET
         self._closing: str | None = None
         self._since = 0
 
@@ -63,11 +67,14 @@ class Progress:
         """The run is taken. `usual_ms`: the median of earlier runs; `active`: steps at work, if it is taken over."""
         self._usual, self._name = usual_ms, f"{run.job}/{words.short_id(run.id)}"
         # a run that was taken over has lost time to something else: neither sum nor rest would mean anything
-        fresh = run.resumes == 0 and run.steps_done == 0
+        fresh = run.resumes == 0 and run.steps_done == 0 and (run.epoch or 1) == 1
         self._since = run.started_at if fresh and run.started_at is not None else now
         if not fresh:
             self._usual = None
         self._board = Board(run, job, active, now)
+        self._spent = SoFar(run.id, job, used=not fresh)
+        if job.daily != Budget():  # which of them it was is known when the run has ended
+            self._budget = "the budget of the run or of the day"
         if not fresh:
             self._above.append(f"{self._name} goes on: {run.steps_done} of {run.steps_total} steps are done")
         self._safely(lambda: self._draw(now))
@@ -99,7 +106,9 @@ class Progress:
             elif isinstance(change, StepSettled):
                 self._settled(change)
             elif isinstance(change, RunClosing):
-                self._closing = f"ending: {words.reason_words(change.reason)}"
+                self._closing = f"ending: {self._named(words.reason_words(change.reason))}"
+            elif isinstance(change, UsageTaken) and self._spent is not None:
+                self._spent.used()
             if self._board is not None:
                 self._board.take_in(change)
         self._draw_if_due(now)
@@ -124,9 +133,12 @@ class Progress:
             parts[-1] += f" ({attempts} attempts)"
         line = " ".join(parts)
         if change.outcome != "succeeded":
-            cause = printable(words.cause(change))
+            cause = self._named(printable(words.cause(change)))
             line += f"  {change.outcome}{': ' + cause if cause else ''}{' (the run goes on)' if change.covered else ''}"
         self._above.append(line)
+
+    def _named(self, cause: str) -> str:
+        return cause.replace(words.RUN_BUDGET, self._budget)
 
     # ---- what is drawn
 
@@ -143,6 +155,8 @@ class Progress:
         self._put(self._scrolling() + (block := self._block_lines(now)), len(block))
 
     def _finish(self, run: Run, now: int, report: Sequence[str]) -> None:
+        if self._spent is not None:
+            self._spent.close()
         if self._in_background():
             return
         lines = [*self._scrolling(), *self._result(run, now, report)]
@@ -169,7 +183,8 @@ class Progress:
             return []
         look, board = self._look, self._board
         width = (look.width or 80) - 1
-        head = f"{self._name}  {board.done} of {board.total} done  {self._clock(now)}"
+        spent = self._spent.text(now) if self._spent else ""
+        head = f"{self._name}  {board.ended(board.total)}  {self._clock(now)}" + (f"  {spent}" if spent else "")
         lines = [look.paint(fit(head, width, look.dots), "bold")]
         rest = list(board.lines(now))
         room = max(1, min(_STEP_LINES, look.height - 3))
@@ -192,15 +207,17 @@ class Progress:
     def _result(self, run: Run, now: int, report: Sequence[str]) -> list[str]:
         look, took = self._look, times.duration((run.finished_at or now) - self._since)
         if run.state != "finished":  # whoever stopped it says how it goes on
-            done = f"{run.steps_done} of {words.count(run.steps_total, 'step')}"
-            return [f"{self._name} stopped after {took}, {done} done"]
+            total = words.count(run.steps_total, "step")
+            return [f"{self._name} stopped after {took}, {self._board.ended(total) if self._board else total}"]
         outcome = run.outcome or "failed"
         if report:  # its first line says all that ours would
             first = f"{look.mark(outcome)} {report[0].removeprefix('agentrun: ')}"
             return [look.paint(first, "bold", *words.style(outcome)), *report[1:]]
         mark = look.paint(f"{look.mark(outcome)} {self._name} {outcome}", "bold", *words.style(outcome))
         if outcome == "succeeded":
-            return [f"{mark}: {words.count(run.steps_total, 'step')} in {took}"]
+            otherwise = words.outcomes(self._board.otherwise) if self._board else ""
+            line = f"{mark}: {words.count(run.steps_total, 'step')} in {took}"
+            return [f"{line} ({otherwise})" if otherwise else line]
         return [
             f"{mark} after {took}" + (f": {printable(run.error)}" if run.error else ""),
             f"  its log:  {command('logs', run.id, '--failed')}",
@@ -231,4 +248,4 @@ def _came(group: Group) -> str:
     """What there is to say of a step with instances that has ended."""
     if group.most_rounds is not None:
         return words.count(group.round, "round")
-    return words.count(group.done, "instance") if group.total is None else f"{group.done} of {group.total} done"
+    return group.ended

@@ -8,6 +8,7 @@ as escapes, and lines are cut, so that no log can make a mail unreadable.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ from .instances import NOTHING, item_text, step_of
 from .logs import text_of
 from .spent import report_lines
 from .status import command, way_on
+from .steps import round_text
 from .terminal import fit, printable
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ _LOG_LINES = 25
 _WIDTH = 200
 _ITEM = 150  # characters of an item
 _BAD = ("failed", "timed_out", "over_budget")
-_OF_LOOPS = ("max", "until_failed")
 _NOT_RUN = ("upstream", "cancel", "deadline", "budget")  # reasons of steps that would have run otherwise
 
 
@@ -40,7 +41,7 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     """The lines, for a run that has ended otherwise than in success, or that was stopped."""
     job = _job(reader, run)
     rows = reader.steps(run.id)
-    failed = _failed(rows)
+    failed = _failed(rows, job)
     became = f"{_what_became(run, job)}: {_counts(run, rows)}"
     lines = [f"agentrun: job {run.job} {became}", f"run {run.id} of {printable(run.file)}"]
     below = _others(rows, failed)
@@ -55,8 +56,10 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
             lines += _first_failure(reader, culprit)
     elif run.error and run.outcome == "failed":  # given up: no step says why
         lines.append(printable(run.error))
-    step = ("--step", culprit.log[0]) if culprit else ()
-    below.append(f"its log:   {command('logs', culprit.run.id if culprit else run.id, *step, anywhere=True)}")
+    if culprit is None:
+        below.append(f"its log:   {command('logs', run.id, anywhere=True)}")
+    elif _wrote(RunFolder(root, culprit.run.id), culprit):
+        below.append(f"its log:   {command('logs', culprit.run.id, '--step', culprit.log[0], anywhere=True)}")
     outermost = reader.outermost(run).id
     below += [f"{label + ':':<10} {text}" for label, text in way_on(run, rows, outermost, anywhere=True)]
     if culprit is not None:
@@ -76,7 +79,7 @@ class _Culprit(NamedTuple):
     def log(self) -> tuple[str, int]:
         """Whose log says why: the instance, and the attempt; 0 is its `if` or, of a round, its `until`."""
         row = self.row
-        if row.reason in _OF_LOOPS and row.instances:
+        if row.reason in words.OF_LOOPS and row.instances:
             return f"{row.instance}[{row.instances}]", 0
         return row.instance, 0 if row.reason == "if_failed" else row.attempt
 
@@ -85,8 +88,9 @@ def _inner(reader: Reader, culprit: _Culprit) -> _Culprit | None:
     """Where that is a run of its own: what this one failed by."""
     if culprit.row.reason != "child" or (child := reader.child_of(culprit.run.id, culprit.row.instance)) is None:
         return None
-    failed = _failed(reader.steps(child.id))
-    return _Culprit(child, failed[0], _job(reader, child)) if failed else None
+    job = _job(reader, child)
+    failed = _failed(reader.steps(child.id), job)
+    return _Culprit(child, failed[0], job) if failed else None
 
 
 def _job(reader: Reader, run: Run) -> Job | None:
@@ -115,7 +119,7 @@ def _counts(run: Run, rows: Sequence[StepRow]) -> str:
     unfolded = {row.instance for row in rows if row.instances is not None}
     counted = [row for row in rows if (row.instance not in unfolded if row.number < 0 else step_of(row) in unfolded)]
     # a loop can fail although each of its rounds was good
-    extra = [row for row in rows if row.instance in unfolded and row.outcome in _BAD and row.reason in _OF_LOOPS]
+    extra = [row for row in rows if row.instance in unfolded and row.outcome in _BAD and row.reason in words.OF_LOOPS]
     counts: dict[str, int] = {}
     for row in [*counted, *extra]:
         word = row.outcome or ("not run" if row.state == "queued" else "unfinished")
@@ -124,14 +128,21 @@ def _counts(run: Run, rows: Sequence[StepRow]) -> str:
     return words.outcomes(counts)
 
 
-def _failed(rows: Sequence[StepRow]) -> list[StepRow]:
-    """The steps and instances that failed, the first to fail first; those that only a deadline ended after the others.
+def _failed(rows: Sequence[StepRow], job: Job | None) -> list[StepRow]:
+    """The steps and instances that failed, the first to fail first; those that only a deadline ended after the others,
+    handlers after all: they came when something else had happened.
 
     A step that failed because of its instances is not among them.
     """
+    handlers = {step.id for step in job.steps if step.is_handler} if job else set()
     bad = [row for row in rows if row.outcome in _BAD and not row.covered and row.reason != "instances"]
     cut_off = ("deadline", "budget")
-    return sorted(bad, key=lambda row: (row.reason in cut_off, row.finished_at or 0, row.position, row.number))
+    return sorted(
+        bad,
+        key=lambda row: (
+            step_of(row) in handlers, row.reason in cut_off, row.finished_at or 0, row.position, row.number,
+        ),
+    )  # fmt: skip
 
 
 def _first_failure(reader: Reader, culprit: _Culprit) -> list[str]:
@@ -140,6 +151,7 @@ def _first_failure(reader: Reader, culprit: _Culprit) -> list[str]:
     cause = printable(row.error if row.reason == "timeout" and row.error else words.cause(row)) or (row.outcome or "")
     if row.reason == "timeout" and step is not None and step.timeout is not None:
         cause = f"not done within its timeout of {format_duration(step.timeout)}"
+    cause = cause.replace(words.RUN_BUDGET, words.which_budget(run.error))
     steps = f" of {len(job.steps)}" if job else ""
     line = f"step {row.position + 1}{steps}, {row.instance}: {cause}"
     attempt = reader.attempt(run.id, row.instance, row.attempt) if row.attempt else None
@@ -148,8 +160,21 @@ def _first_failure(reader: Reader, culprit: _Culprit) -> list[str]:
         facts.append(f"after {times.duration(attempt.finished_at - attempt.started_at)}")
     if row.attempt > 1:
         facts.append(f"attempt {row.attempt}")
-    item = item_text(row, NOTHING, _ITEM)
-    return [line + (f" ({', '.join(facts)})" if facts else ""), *([f"its item:  {item}"] if item else [])]
+    more = []
+    if item := item_text(row, NOTHING, _ITEM):
+        more.append(f"its item:  {item}")
+    if row.reason in words.OF_LOOPS and (last := reader.step_row(run.id, culprit.log[0])) and (out := round_text(last)):
+        more.append(f"its last:  {out}")
+    return [line + (f" ({', '.join(facts)})" if facts else ""), *more]
+
+
+def _wrote(folder: RunFolder, culprit: _Culprit) -> bool:
+    """Whether there is anything in the log that says why it failed, or in that of the step as a whole."""
+    instance, number = culprit.log
+    logs = {folder.log(instance, number), *(folder.log(instance, n) for n in range(1, culprit.row.attempt + 1))}
+    if culprit.row.reason in words.OF_LOOPS:
+        logs.add(folder.log(instance, 1))
+    return any(os.path.exists(log) and os.path.getsize(log) > 0 for log in logs)
 
 
 def _last_words(folder: RunFolder, culprit: _Culprit, room: int) -> list[str]:

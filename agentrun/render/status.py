@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..instants import rfc3339
@@ -128,22 +128,34 @@ def at_work(active: Sequence[tuple[str, str]]) -> str:
     return ", ".join(names)
 
 
-def head(standing: Standing, look: Look, now: int, more: Sequence[tuple[str, str]] = ()) -> list[str]:
-    """What there is to say of one run, above its steps; `more`: labels and what stands behind them."""
+def head(
+    standing: Standing,
+    look: Look,
+    now: int,
+    ended: Mapping[str, int],
+    more: Sequence[tuple[str, str]] = (),
+    *,
+    shim: int | None = None,
+) -> list[str]:
+    """What there is to say of one run, above its steps.
+
+    `ended`: how many of its steps and instances ended how. `more`: labels and what stands behind them. `shim`: the
+    process that holds its steps.
+    """
     run = standing.run
     error = _why(run)
     state = look.paint(standing.word, "bold", *words.style(standing.word))
     lines = [f"{look.paint(run.job, 'bold')}  {state}" + (f": {error}" if error else "")]
     facts = [("run", run.id), ("file", printable(run.file))]
-    if standing.pid is not None:
-        facts.append(("process", f"{standing.pid} (its supervisor)"))
+    if processes := _processes(standing.pid, shim):
+        facts.append(("process", processes))
     took = standing.took(now)
     if run.started_at is not None:
         ending = f", took {times.duration(took)}" if run.finished_at else ""
         facts.append(("started", times.full(run.started_at) + ending))
         if took is not None and not run.finished_at:
             facts.append(("elapsed", times.duration(took)))
-    facts.append(("steps", f"{run.steps_done} of {run.steps_total} done"))
+    facts.append(("steps", words.so_many_done(ended, run.steps_total)))
     if run.scheduled_time is not None:
         facts.append(("tick", rfc3339(run.scheduled_time)))
     if run.run_key is not None:
@@ -157,6 +169,12 @@ def head(standing: Standing, look: Look, now: int, more: Sequence[tuple[str, str
     if run.closing and run.state == "running":
         facts.append(("ending", f"{run.closing}, since {times.short(run.closing_at, now)}"))
     return lines + [f"{look.paint(name.ljust(8), 'dim')} {value}" for name, value in (*facts, *more)]
+
+
+def _processes(supervisor: int | None, shim: int | None) -> str:
+    """`advanced by process 123, its steps are held by 456`."""
+    parts = [f"advanced by process {supervisor}"] if supervisor is not None else []
+    return ", ".join(parts + ([f"its steps are held by {shim}"] if shim is not None else []))
 
 
 def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str) -> list[str]:
@@ -180,6 +198,8 @@ def way_on(
 
     A child run goes on with the run that it belongs to (`outermost`), never alone.
     """
+    if run.outcome == "over_budget" and _all_done(run, rows):
+        return [("done", "all its steps are done; nothing is left to run")]
     lines = []
     cut_off = ("on_interrupt", "interrupted")
     unseen = [r.instance for r in rows if r.outcome == "failed" and r.reason in cut_off and not r.covered]
@@ -191,11 +211,46 @@ def way_on(
         lines.append(("part of", f"run {run.caller}, as its step {run.caller_instance}: it goes on with that"))
     elif run.outcome == "over_budget" and " today: " in (run.error or ""):
         way = f"or raise the daily budget in the job file and add --spec {shlex.quote(printable(run.file))}"
-        lines.append(("first", f"wait for tomorrow, {way}"))
+        lines.append(("first", f"wait for tomorrow (the day ends at midnight, local time), {way}"))
     elif run.outcome == "over_budget":
         lines.append(("first", "raise the budget in the job file: without a larger one nothing more is started"))
         arguments += ["--spec", run.file]
+    elif changes := _to_change(rows):
+        lines.append(("first", printable(f"{changes} in {run.file}: as it is, the same would be paid for again")))
+        arguments += ["--spec", run.file]
     return [*lines, ("go on", printable(command("resume", *arguments, anywhere=anywhere)))]
+
+
+def _all_done(run: Run, rows: Sequence[StepRow]) -> bool:
+    """Whether nothing of it failed or was left out, so that a resume would find nothing to do."""
+    settled = ("if", "no_failure", "on_interrupt")
+    own = [row for row in rows if row.number < 0]
+    return run.steps_done >= run.steps_total and all(
+        row.outcome == "succeeded" or row.covered or (row.outcome == "skipped" and row.reason in settled) for row in own
+    )
+
+
+def _own_budget(row: StepRow) -> str | None:
+    """Which budget of its own ended it, if one did and the run failed by it."""
+    ended = row.outcome == "over_budget" and not row.covered
+    return words.OWN_BUDGETS.get(row.reason or "") if ended else None
+
+
+def _to_change(rows: Sequence[StepRow]) -> str:
+    """What would end a resumed run in the same way: budgets of single steps, and loops. Empty if nothing would."""
+    changes: dict[str, None] = {}  # of a hundred instances that were over their budget, one
+    for row in rows:
+        step = row.instance.partition("[")[0]
+        if row.covered or row.outcome is None:
+            continue
+        if kind := _own_budget(row):
+            changes[f"raise the budget of step {step} ({kind})"] = None
+        elif row.reason == "max":
+            changes[f"raise `max` of step {step}, or change its `until`,"] = None
+        elif row.reason == "until_failed":
+            changes[f"mend the `until` of step {step}"] = None
+    named = list(changes)
+    return " and ".join(named[:3]) + (f" and {len(named) - 3} more" if named[3:] else "")
 
 
 def _is_new(run: Run, now: int) -> bool:

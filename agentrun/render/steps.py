@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..step.contract import round_variables
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Run, StepRow
 from . import times, words
@@ -31,6 +32,7 @@ _COLUMNS = (
     Column("TOOK", drop=1),
 )
 _VALUE_LIMIT = 2_000  # characters of one input or output that are shown
+_OUT = 60  # characters of a value that the last round of a loop gave
 _FAILURES = 20  # instances of one step that failed, and as many that wait, for which there is a row
 
 
@@ -42,21 +44,20 @@ def step_table(
     interrupted: bool = False,
     known: Known = NOTHING,
     job: Job | None = None,
-    run_id: str = "",
-    every: bool = False,
+    run: Run | None = None,
 ) -> list[str]:
     """The table of the steps, and of the instances that are among the rows.
 
-    `interrupted`: nobody advances the run, so what says running is not. `every`: however many instances failed.
+    `interrupted`: nobody advances the run, so what says running is not.
     """
     by_id = {} if job is None else {step.id: step for step in job.steps}
-    page = _Page(look, now, interrupted, known)
+    page = _Page(look, now, interrupted, known, run)
     lines: list[Row | str] = []
     shown: dict[str, int] = {}  # of the step that the last row was of, by state or outcome
     last: StepRow | None = None
     for row in [*rows, None]:
-        if last is not None and (row is None or row.number < 0) and not every:
-            lines += _and_more(last, shown, run_id)
+        if last is not None and (row is None or row.number < 0):
+            lines += _and_more(last, shown, "" if run is None else run.id)
         if row is None:
             break
         if row.number < 0:
@@ -64,7 +65,7 @@ def step_table(
         last = row
         word = row.outcome or row.state
         shown[word] = shown.get(word, 0) + (row.number >= 0)
-        if every or shown[word] <= _FAILURES:
+        if shown[word] <= _FAILURES:
             lines.append(page.row(row, by_id.get(step_of(row))))
     return table(_COLUMNS, lines, look)
 
@@ -79,8 +80,9 @@ def _and_more(row: StepRow, shown: dict[str, int], run_id: str) -> Iterator[str]
 class _Page:
     """What the rows of one table have in common."""
 
-    def __init__(self, look: Look, now: int, interrupted: bool, known: Known) -> None:
+    def __init__(self, look: Look, now: int, interrupted: bool, known: Known, run: Run | None = None) -> None:
         self.look, self.now, self.interrupted, self.known = look, now, interrupted, known
+        self.budget = words.which_budget(None if run is None else run.error)
 
     def row(self, row: StepRow, step: Step | None) -> Row:
         word = _word(row, self.interrupted)
@@ -105,12 +107,16 @@ class _Page:
         far = progress(row, step, counts, interrupted=self.interrupted)
         parts = [
             far,
-            "" if far and row.reason == "instances" else _note(row, self.now, self.interrupted),  # they stand below
+            "" if far and row.reason == "instances" else self.why(row),  # they stand below
             "" if child is None else _child_note(row, child),
         ]
         said = "; ".join(part for part in parts if part)
         item = item_text(row, self.known)
         return f"{item}: {said}" if item and said else item or said
+
+    def why(self, row: StepRow) -> str:
+        """Why it waits, or ended as it did; a budget of all by its name."""
+        return _note(row, self.now, self.interrupted).replace(words.RUN_BUDGET, self.budget)
 
 
 def _child_note(row: StepRow, child: Run) -> str:
@@ -118,7 +124,7 @@ def _child_note(row: StepRow, child: Run) -> str:
         return f"run {child.id}"
     if child.state == "finished":
         return command("status", child.id)
-    return f"run {child.id}, {child.steps_done} of {child.steps_total} done: {command('status', child.id)}"
+    return f"run {child.id}, {child.steps_done} of {child.steps_total} settled: {command('status', child.id)}"
 
 
 def _note(row: StepRow, now: int, interrupted: bool) -> str:
@@ -132,6 +138,8 @@ def _note(row: StepRow, now: int, interrupted: bool) -> str:
     note = printable(words.cause(row))
     if note == row.outcome:
         return ""
+    if row.reason == "no_failure" and row.attempt:
+        return f"{note} (it ran before the resume)"
     return f"{note} (the run goes on: continue_on_error)" if row.covered else note
 
 
@@ -145,10 +153,12 @@ def step_details(
     *,
     interrupted: bool = False,
     known: Known = NOTHING,
+    run: Run | None = None,
+    last: StepRow | None = None,
 ) -> list[str]:
     """Everything about one step or instance: what it was given, what it gave, and each of its attempts.
 
-    `interrupted`: nobody advances the run, so what says running is not.
+    `interrupted`: nobody advances the run, so what says running is not. `last`: the last round of a loop.
     """
     word = _word(row, interrupted)
     lines = [f"{look.paint(row.instance, 'bold')}  {look.paint(word, *words.style(word))}"]
@@ -159,8 +169,10 @@ def step_details(
         facts.append(("needs", ", ".join(step.needs)))
     if far := progress(row, step, known.counts.get(row.position, {}), interrupted=interrupted):
         facts.append(("rounds" if step is not None and step.repeat else "instances", far))
-    if note := _note(row, now, interrupted):
+    if note := _Page(look, now, interrupted, known, run).why(row):
         facts.append(("why", note))
+    if row.reason in words.OF_LOOPS and last is not None and (given := round_text(last)):
+        facts.append((f"round {last.number}", given))
     if (child := known.children.get(row.instance)) is not None:
         facts.append(("run", f"{child.id}, {child.outcome or child.state}: {command('status', child.id)}"))
     if not row.inputs and row.instance in known.items:
@@ -175,11 +187,24 @@ def step_details(
     return lines
 
 
+def round_text(row: StepRow) -> str:
+    """What a round gave, as its `until` saw it: `OUT_enough = no, OUT_found = ["a","b"]`; each shortened."""
+    given = row.outputs if isinstance(row.outputs, dict) else {}
+    return ", ".join(f"{name} = {fit(printable(text), _OUT)}" for name, text in round_variables(given).items())
+
+
 def instance_table(
-    rows: Sequence[StepRow], step: Step | None, look: Look, now: int, *, interrupted: bool, known: Known
+    rows: Sequence[StepRow],
+    step: Step | None,
+    look: Look,
+    now: int,
+    *,
+    interrupted: bool,
+    known: Known,
+    run: Run | None = None,
 ) -> list[str]:
     """All instances of one step, as a table."""
-    page = _Page(look, now, interrupted, known)
+    page = _Page(look, now, interrupted, known, run)
     return table(_COLUMNS, [page.row(row, step) for row in rows], look)
 
 

@@ -12,6 +12,13 @@ from typing import Protocol
 
 _EXITS = {126: "cannot be executed", 127: "command not found"}
 
+RUN_BUDGET = "the run's budget"
+OWN_BUDGETS = {
+    "oom": "memory", "cpu": "cpu", "processes": "processes", "output": "output", "tokens": "tokens", "cost": "cost",
+}  # by the reason of a step that its own budget ended
+
+OF_LOOPS = ("max", "until_failed")  # reasons of a loop that failed although its rounds did not
+
 _REASONS = {
     "if": "its `if` said no",
     "if_failed": "its `if` failed",
@@ -21,7 +28,7 @@ _REASONS = {
     "interrupted": "nobody saw its end",
     "cancel": "cancelled",
     "deadline": "the run's deadline",
-    "budget": "the run's budget",
+    "budget": RUN_BUDGET,
     "fail_fast": "another instance failed",
     "instances": "one of its instances failed",
     "max": "as many rounds as it may have",
@@ -122,11 +129,25 @@ def _without_outcome(text: str, outcome: str) -> str:
     return "" if text == named else text.removeprefix(f"{named}: ").removeprefix(f"{named} ")
 
 
+def which_budget(error: str | None) -> str:
+    """`the run's budget of memory`, `the budget of the day (tokens)`: what a run was over, from its error."""
+    kind = (error or "").partition("over its budget of ")[2].partition(":")[0]
+    if kind.endswith(" today"):
+        return f"the budget of the day ({kind.removesuffix(' today')})"
+    return f"{RUN_BUDGET} of {kind}" if kind else RUN_BUDGET
+
+
 def outcomes(counts: Mapping[str, int]) -> str:
     """`1 failed, 5 skipped, 1 succeeded`: bad news first; what has no steps is left out."""
     known = [word for word in _BY_WEIGHT if counts.get(word)]
     known += sorted(word for word, number in counts.items() if number and word not in _BY_WEIGHT)
     return ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in known)
+
+
+def so_many_done(counts: Mapping[str, int], total: int | str) -> str:
+    """`9 of 14 done, 1 over budget, 4 skipped`, from how many ended how: done is what succeeded."""
+    rest = outcomes({word: number for word, number in counts.items() if word != "succeeded"})
+    return f"{counts.get('succeeded', 0)} of {total} done" + (f", {rest}" if rest else "")
 
 
 def reason_words(reason: str | None) -> str:

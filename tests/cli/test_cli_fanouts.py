@@ -60,10 +60,10 @@ def test_a_fan_out_is_one_row_and_those_that_say_something(world: World) -> None
     status, out, _ = world.call("status", "fan")
     lines = out.splitlines()
     assert status == 0
-    assert "steps    5 of 102 done" in lines
+    assert "steps    4 of 102 done, 1 failed" in lines
     table = lines[lines.index("") + 1 :]
     assert [line.split()[0] for line in table[1:]] == ["✓", "work", "✗", "work[4]", "work[5]", "after"]
-    assert table[2].endswith("  4 of 100 done, 1 failed, 2 running")
+    assert table[2].endswith("  3 of 100 done, 1 failed, 2 running")
     assert table[3].endswith('  {"name": "n3"}: exit status 3')
     assert table[3].startswith("✗    work[3]  failed ")
     assert table[4].endswith('  {"name": "n4"}')
@@ -183,7 +183,7 @@ def test_logs_of_a_step_are_those_of_its_instances(world: World) -> None:
     assert world.call("logs", "fan", "--step", "work[1]")[1].endswith(" 2/3 work[1]#1 | two\n")
     assert world.call("logs", "fan", "--step", "work[2]") == (0, "", "")
     shapes = [json.loads(line) for line in world.call("logs", "fan", "--json")[1].splitlines()]
-    assert [(shape["position"], shape["steps_total"]) for shape in shapes] == [(1, 5), (2, 5), (2, 5)]
+    assert [(shape["position"], shape["steps_total"]) for shape in shapes] == [(1, 3), (2, 3), (2, 3)]
 
 
 def test_the_report_of_a_fan_out(world: World) -> None:
@@ -205,13 +205,28 @@ def test_the_report_of_a_fan_out(world: World) -> None:
     assert "2 of 10 instances" not in world.call("status", "fan")[1]
 
 
+def test_instances_over_their_budget_go_on_beside_those_that_are_done(world: World) -> None:
+    run = fanned(world, 3, good=1)
+    for name in ("work[1]", "work[2]"):
+        why: dict[str, Any] = {"reason": "oom", "error": "over its budget of memory: 64MiB"}
+        run.start(name).end(name, "over_budget", **why).settle(name, "over_budget", **why)
+    run.settle("work", "failed", reason="instances", error="2 of 3 instances failed", counted=False).finish("failed")
+    assert world.call("status", RUN)[1].splitlines()[-2:] == [
+        "first: raise the budget of step work (memory) in /opt/quotes/quotes.yaml: as it is, the same would be paid for"
+        " again",
+        f"go on: agentrun resume {RUN} --spec /opt/quotes/quotes.yaml --accept-changes",
+    ]
+
+
 def test_a_child_run(world: World) -> None:
     run = world.record(RUN, parent()).take().hold().succeed("prep").start("settle")
     child = world.record(CHILD, Job("child", steps("first", "boom")), "/opt/child.yaml", caller=(RUN, "settle"))
     child.take().hold().succeed("first").start("boom").write("boom", (5, b"no luck\n"))
     out = world.call("status", RUN)[1]
-    assert out.splitlines()[-1].endswith(f"run {CHILD}, 1 of 2 done: agentrun status {CHILD}")
+    assert out.splitlines()[-1].endswith(f"run {CHILD}, 1 of 2 settled: agentrun status {CHILD}")
     assert f"caller   {RUN}, step settle" in world.call("status", CHILD)[1].splitlines()
+    silent = f"agentrun: the steps of run {RUN} of parent have written nothing"
+    assert world.call("logs", RUN) == (0, "", f"{silent}; for the runs that it called: agentrun logs {CHILD}\n")
     failure: dict[str, Any] = {"reason": "exit", "exit_code": 3}
     child.wait(100).end("boom", "failed", **failure).settle("boom", "failed", **failure)
     child.finish("failed", error="step 2 of 2, boom: exit status 3").let_go()
@@ -234,6 +249,62 @@ def test_a_child_run(world: World) -> None:
     [settle] = [step for step in json.loads(world.call("status", RUN, "--json")[1])["steps"] if step["id"] == "settle"]
     assert settle["child"] == CHILD
     assert f"  run       {CHILD}, failed: agentrun status {CHILD}" in world.call("status", RUN, "-v")[1].splitlines()
+
+
+def ended_loop(world: World, reason: str, outputs: str | None) -> Recorded:
+    run = world.record(RUN, loop()).take().hold()
+    for n in (1, 2):
+        run.begin_round("think", n).write(f"think[{n}]", (n, b"hm\n"))
+        run.end(f"think[{n}]", exit_code=0).settle(f"think[{n}]", exit_code=0, outputs=outputs)
+    run.settle("think", "failed", reason=reason, error="2 rounds, and no end", counted=False)
+    return run.finish("failed").let_go()
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [("max", "raise `max` of step think, or change its `until`,"), ("until_failed", "mend the `until` of step think")],
+)
+def test_a_loop_that_would_end_in_the_same_way_again(world: World, reason: str, change: str) -> None:
+    ended_loop(world, reason, json.dumps({"enough": "no", "found": ["x" * 100]}))
+    last = f'OUT_enough = no, OUT_found = ["{"x" * 57}…'
+    lines = report(world)
+    assert lines[2:4] == ["step 1 of 1, think: 2 rounds, and no end", f"its last:  {last}"]
+    assert lines[-2:] == [
+        f"first:     {change} in /opt/quotes/quotes.yaml: as it is, the same would be paid for again",
+        f"go on:     AGENTRUN_HOME={world.root} agentrun resume {RUN} --spec /opt/quotes/quotes.yaml",
+    ]
+    assert f"  round 2   {last}" in world.call("status", "loop", "--step", "think")[1].splitlines()
+    out = world.call("status", "loop")[1].splitlines()
+    assert "steps    2 of 2 done, 1 failed" in out
+    assert out[-1] == f"go on: agentrun resume {RUN} --spec /opt/quotes/quotes.yaml"
+
+
+def test_a_loop_whose_rounds_gave_nothing(world: World) -> None:
+    ended_loop(world, "max", None)
+    assert not [line for line in report(world) if line.startswith("its last")]
+    assert "round 2 " not in world.call("status", "loop", "--step", "think")[1]
+
+
+def test_the_plan_of_a_resume_is_in_words(world: World) -> None:
+    a, b, c, d, work, late = steps("a", "b", "c", "d", "work", "late")
+    job = Job("fan", tuple(replace(step, needs=()) for step in (a, b, c, d, replace(work, foreach=[1, 2]), late)))
+    run = world.record(RUN, job).take().hold().settle("a", "skipped", reason="if").start("b")
+    run.end("b", "over_budget", reason="oom").settle("b", "over_budget", reason="oom")
+    run.settle("c", "skipped", reason="upstream").start("d").end("d", "timed_out").settle("d", "timed_out")
+    instances(run.freeze("work", "x", "y"), good=1, running=1)
+    plan = world.call("resume", RUN, "--plan")[1].splitlines()
+    assert plan[4] == "> run     work  it has begun: another process advances this run; 1 of 2 instances is done"
+    failure: dict[str, Any] = {"reason": "exit", "exit_code": 3}
+    run.end("work[1]", "failed", **failure).settle("work[1]", "failed", **failure)
+    run.settle("work", "failed", reason="instances", counted=False).finish("failed").let_go()
+    assert [line.split(maxsplit=3)[1:] for line in world.call("resume", RUN, "--plan")[1].splitlines()[:-1]] == [
+        ["reuse", "a", "skipped: its `if` said no"],
+        ["run", "b", "it was over its budget of memory"],
+        ["run", "c", "it was skipped: something that it needs failed"],
+        ["run", "d", "it timed out"],
+        ["run", "work", "it failed; 1 of 2 instances is done"],
+        ["run", "late", "it has not started"],
+    ]
 
 
 def test_an_interrupted_fan_out(world: World) -> None:

@@ -52,7 +52,7 @@ def test_plan(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     status, out, _ = world.call("plan", "fan.yaml")
     assert status == 0
     assert out.splitlines() == [
-        "fan: 5 steps, at most 2 at once, budget 60 attempts, 200k tokens, cost 2.50, cpu 10m, memory 2GiB,"
+        "fan: 5 steps, at most 8 at once, budget 60 attempts, 200k tokens, cost 2.50, cpu 10m, memory 2GiB,"
         " output 1536KiB, 1 process, budget of a day cost 20",
         "",
         "STAGE  STEP   AFTER  TIMEOUT  ATTEMPTS",

@@ -64,7 +64,7 @@ def test_a_failed_run(world: World, quotes: Quotes) -> None:
         "run      k3v9x00001",
         "file     /opt/quotes/quotes.yaml",
         "started  2026-11-20 10:00:00 +0000, took 1.5 s",
-        "steps    4 of 4 done",
+        "steps    1 of 4 done, 1 failed, 2 skipped",
         "param    customer = acme",
         "param    n = 3",
         "",
@@ -76,6 +76,14 @@ def test_a_failed_run(world: World, quotes: Quotes) -> None:
         "",
         "go on: agentrun resume k3v9x00001",
     ]
+
+
+def test_a_handler_that_ran_before_a_resume(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().succeed("rates").start("mail").end("mail", exit_code=0)
+    run.settle("mail", "skipped", reason="no_failure").settle("quote", "skipped", reason="no_failure")
+    lines = world.call("status", "quotes")[1].splitlines()
+    assert [line.endswith("nothing failed (it ran before the resume)") for line in lines[-4:-2]] == [False, True]
+    assert lines[-4].endswith("nothing failed")
 
 
 def test_an_interrupted_run_says_how_it_goes_on(world: World, quotes: Quotes) -> None:
@@ -97,7 +105,16 @@ def test_a_step_of_an_interrupted_run_is_called_so_everywhere(world: World, quot
 
 def test_the_process_that_advances_a_run(world: World, quotes: Quotes) -> None:
     run = world.record("k3v9x00001", quotes()).take().hold()
-    assert "process  1 (its supervisor)" in world.call("status", "quotes")[1]
+    assert "process  advanced by process 1" in world.call("status", "quotes")[1].splitlines()
+    code = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    arguments = [sys.executable, "-c", code, run.folder.lock]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as shim:
+        assert shim.stdout and shim.stdout.readline() and shim.stdin
+        told = f"process  advanced by process 1, its steps are held by {shim.pid}"
+        assert told in world.call("status", "quotes")[1].splitlines()
+        shim.stdin.close()
     assert json.loads(world.call("status", "quotes", "--json")[1])["pid"] == 1
     run.let_go()
     assert "process" not in world.call("status", "quotes")[1]

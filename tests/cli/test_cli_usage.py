@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentrun.engine.budgets import in_words
 from agentrun.model import Budget, Job
+from agentrun.render.progress import Progress
 from agentrun.render.report import failure_report
+from agentrun.render.terminal import Look
 from agentrun.step.usage import Usage, UsageReader
-from agentrun.store.spent import CallsTaken, UsageTaken
+from agentrun.store.spent import CallsTaken, SpendingAdded, UsageTaken
 
 from ..store.test_spent import Made
-from .recorded import START, Recorded, World
+from .recorded import START, Recorded, World, steps
 
 Quotes = Callable[..., Job]
 BILLION = 10**9
@@ -135,8 +140,7 @@ SPENT = [
     (
         Budget(tokens=20_000, cost=BILLION),
         [("rates", "a", 1_000, 0.5), ("rates", "b", 1, 0.000125)],
-        "spent    1,001 of 20,000 tokens, cost 0.500125 of 1.00: "
-        "1,000 tokens, cost 0.50 by a (rates); 1 token, cost 0.000125 by b (rates)",
+        "spent    1,001 of 20,000 tokens, cost 0.500125 of 1.00",
     ),
 ]
 
@@ -158,7 +162,7 @@ def four_uses(run: Recorded) -> Recorded:
     )  # fmt: skip
 
 
-def test_more_than_three_are_a_table(world: World, quotes: Quotes) -> None:
+def test_more_than_one_are_a_table(world: World, quotes: Quotes) -> None:
     four_uses(world.record("k3v9x00001", quotes(budget=Budget(tokens=50_000))).take())
     out = world.call("status", "quotes")[1]
     assert facts(out, "spent") == ["spent    21,430 of 50,000 tokens, cost 1.52"]
@@ -226,14 +230,103 @@ def test_a_run_over_its_budget_says_what_it_spent(world: World, quotes: Quotes) 
     assert world.call("status")[1].splitlines()[1].endswith("over its budget of tokens: 21,430 of 20,000")
 
 
+def test_memory_is_told_in_mebibytes() -> None:
+    assert in_words("memory", 60 << 20, 61 << 20) == "memory: 61 MiB of 60 MiB"
+    assert in_words("memory", 3 << 19, 62_914_561) == "memory: 60 MiB of 1.5 MiB"
+
+
 def test_the_day_is_over_tomorrow(world: World, quotes: Quotes) -> None:
     run = world.record("k3v9x00001", quotes()).take().start("rates").commit(used("rates", "m", 0, 20.13))
     run.finish("over_budget", reason="budget", error="over its budget of cost today: 20.13 of 20.00")
     lines = report(world, run)
     assert "spent:     cost 20.13 by m (rates)" in lines
     raised = "or raise the daily budget in the job file and add --spec /opt/quotes/quotes.yaml"
-    assert lines[-2] == f"first:     wait for tomorrow, {raised}"
+    assert lines[-2] == f"first:     wait for tomorrow (the day ends at midnight, local time), {raised}"
     assert lines[-1].endswith(" resume k3v9x00001")
+
+
+def test_what_the_day_has_taken(world: World, quotes: Quotes) -> None:
+    daily = Budget(steps=50, tokens=1_500, cost=20 * BILLION, cpu=60_000, output=1 << 20)
+    job = quotes(daily=daily)
+    for number, tokens in ((1, 1_000), (2, 400)):
+        run = world.record(f"k3v9x0000{number}", job).take().start("rates").commit(used("rates", "m", tokens, 0.25))
+        run.commit(SpendingAdded("2026-11-20", 3, 1_500, 2_048), SpendingAdded("2026-11-19", 9, 9_000, 9_000))
+    world.record("k3v9x00003", quotes(name="other")).take().start("rates").commit(used("rates", "m", 77, 1))
+    assert facts(world.call("status", "quotes")[1], "today") == [
+        "today    1,400 of 1,500 tokens, cost 0.50 of 20.00, 6 of 50 attempts, CPU 3.0 s of 1 min 00 s,"
+        " output 4.0 KiB of 1.0 MiB"
+    ]
+    assert facts(world.call("status", "other")[1], "today") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ("over its budget of tokens: 9 of 8", "the run's budget of tokens"),
+        ("over its budget of tokens today: 9 of 8", "the budget of the day (tokens)"),
+    ],
+)
+def test_which_budget_it_was(world: World, quotes: Quotes, error: str, named: str) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates").wait(100)
+    why = {"reason": "budget", "error": "the run's budget"}
+    run.end("rates", "over_budget", **why).settle("rates", "over_budget", **why)
+    run.settle("customers", "skipped", reason="budget").finish("over_budget", reason="budget", error=error)
+    lines = world.call("status", "quotes")[1].splitlines()
+    assert [line for line in lines if line.endswith(f"  {named}")] == lines[lines.index("") + 2 :][:2]
+    assert f"  why       {named}" in world.call("status", "quotes", "--step", "rates")[1].splitlines()
+    assert f"step 1 of 4, rates: {named} (after 0.1 s)" in report(world, run)
+
+
+def test_what_ended_the_run_comes_before_the_handler_that_failed(world: World) -> None:
+    work, tell = steps("work", "tell")
+    run = world.record("k3v9x00001", Job("quotes", (work, replace(tell, when="always")))).take()
+    run.fail("tell").start("work").wait(100).end("work", "over_budget", reason="budget", error="the run's budget")
+    run.settle("work", "over_budget", reason="budget", error="the run's budget")
+    lines = report(world, run.finish("over_budget", reason="budget", error="over its budget of cost: 9.00 of 8.00"))
+    assert lines[2] == "step 1 of 2, work: the run's budget of cost (after 0.1 s)"
+    assert "also:      1 step failed as well: tell" in lines
+
+
+def test_nothing_is_left_to_pay_for(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take()
+    for name in ("rates", "customers", "quote", "mail"):
+        run.succeed(name)
+    run.finish("over_budget", reason="budget", error="over its budget of tokens: 9 of 8")
+    assert report(world, run)[-1] == "done:      all its steps are done; nothing is left to run"
+    assert world.call("status", "quotes")[1].splitlines()[-1] == "done: all its steps are done; nothing is left to run"
+    assert "steps    4 of 4 done" in world.call("status", "quotes")[1].splitlines()
+
+
+@pytest.mark.parametrize(("reason", "kind"), [("oom", "memory"), ("cpu", "cpu"), ("tokens", "tokens")])
+def test_a_step_over_its_own_budget_needs_a_larger_one(world: World, quotes: Quotes, reason: str, kind: str) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates")
+    why = {"reason": reason, "error": f"over its budget of {kind}: 1"}
+    run.end("rates", "over_budget", **why).settle("rates", "over_budget", **why).finish("failed")
+    change = f"raise the budget of step rates ({kind}) in /opt/quotes/quotes.yaml"
+    assert world.call("status", "quotes")[1].splitlines()[-2:] == [
+        f"first: {change}: as it is, the same would be paid for again",
+        "go on: agentrun resume k3v9x00001 --spec /opt/quotes/quotes.yaml",
+    ]
+    assert not [line for line in report(world, run) if line.startswith("its log")], "it wrote nothing"
+
+
+def test_the_live_view_tells_what_was_spent(world: World, quotes: Quotes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    shown = Progress(screen, Look(True, 100, False, True, 24))
+    run = world.record("k3v9x00001", quotes(budget=Budget(tokens=20_000))).take()
+    shown.begin(world.reader.run(run.id), run.job, None, START)
+    shown.tick(START + 1_000)
+    assert "tokens" not in screen.getvalue()
+    usage = used("rates", "m", 400, 0.25)
+    run.start("rates").commit(usage, used("rates", "n", 77, 1, counted=False))
+    shown.changed([usage], START + 2_000)
+    assert screen.getvalue().endswith("quotes/0001  0 of 4 done  2.0 s  400 of 20,000 tokens, cost 0.25\n")
+    shown.end(world.reader.run(run.id), START + 3_000)
+    shown = Progress(screen, Look(True, 100, False, True, 24))
+    shown.begin(world.reader.run(run.id)._replace(resumes=1), run.job, None, START)
+    assert screen.getvalue().endswith("  400 of 20,000 tokens, cost 0.25\n"), "what was spent before"
+    shown.end(world.reader.run(run.id), START + 3_000)
 
 
 def test_a_step_over_its_own_budget_says_it_too(world: World, quotes: Quotes) -> None:
@@ -282,6 +375,17 @@ def test_the_calls_of_a_run(world: World, caller: Recorded) -> None:
     assert out.splitlines()[2].startswith('customers#1  write(text="xxxx')
     assert len(out.splitlines()[2]) < 190
     assert world.call("status", caller.id, "--calls", "--step", "rates")[1].splitlines() == out.splitlines()[:2]
+
+
+def test_each_argument_is_shortened_and_no_module_is_named_that_nobody_gave(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates")
+    arguments = json.dumps({"text": "x" * 100, "n": 3, "page": "last"})
+    run.commit(CallsTaken("rates", tuple(
+        Made(f"{module}ask", arguments, "1", started_at=START) for module in ("__main__.", "__step__.", "agent.")
+    ), 10))  # fmt: skip
+    lines = world.call("status", run.id, "--calls")[1].splitlines()
+    told = f'(text="{"x" * 38}…, n=3, page="last") → 1  0.0 s'
+    assert lines == [f"rates#1  {name}{told}" for name in ("ask", "ask", "agent.ask")]
 
 
 def test_in_full(world: World, caller: Recorded) -> None:

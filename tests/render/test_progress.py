@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agentrun.model import Job, Repeat, Step
+from agentrun.model import Budget, Job, Repeat, Step
 from agentrun.render.progress import Progress
 from agentrun.render.terminal import Look
 from agentrun.store.changes import AttemptStarted, RunClosing, StepAsked, StepParked, StepSettled
@@ -77,7 +78,7 @@ def test_a_whole_run(screen: Screen) -> None:
     assert screen.shown() == [
         "✓ s0  1.1 s",
         "- s1  skipped: its `if` said no",
-        "quotes/7f3a  2 of 4 done  2.0 s, about 30 s left",
+        "quotes/7f3a  1 of 4 done, 1 skipped  2.0 s, about 30 s left",
         "  step 3 of 4  s2  attempt 2 in 7.5 s",
     ]
     shown.changed([started(2, NOW + 9_500, 2)], NOW + 10_000)
@@ -104,6 +105,22 @@ def test_success_is_one_line(screen: Screen) -> None:
     assert screen.shown() == ["✓ quotes/7f3a succeeded: 4 steps in 4.2 s"]
 
 
+def test_what_did_not_run_is_told_at_the_end(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), None, NOW)
+    shown.changed([settled(0, NOW, "skipped", reason="if")], NOW)
+    shown.end(run(state="finished", outcome="succeeded", steps_done=4, finished_at=NOW + 4_200), NOW + 4_200)
+    assert screen.shown()[-1] == "✓ quotes/7f3a succeeded: 4 steps in 4.2 s (1 skipped)"
+
+
+def test_a_stopped_run_says_what_is_done(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), None, NOW)
+    shown.changed([settled(0, NOW), settled(1, NOW, "failed", reason="exit", exit_code=3)], NOW)
+    shown.end(run(steps_done=2), NOW + 1_000)
+    assert screen.shown()[-1] == "quotes/7f3a stopped after 1.0 s, 1 of 4 steps done, 1 failed"
+
+
 def test_a_report_stands_for_the_result(screen: Screen) -> None:
     shown = view(screen)
     shown.begin(run(), job(), None, NOW)
@@ -120,6 +137,27 @@ def test_a_run_that_was_taken_over_has_no_estimate(screen: Screen) -> None:
         "quotes/7f3a goes on: 2 of 4 steps are done",
         "quotes/7f3a  2 of 4 done  1.0 s",
         "  step 3 of 4  s2  1.0 s",
+    ]
+
+
+def test_a_run_that_failed_before_anything_was_done_has_no_estimate_either(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(epoch=2), job(), 40_000, NOW + 9_000_000)
+    shown.tick(NOW + 9_001_000)
+    assert screen.shown()[-1] == "quotes/7f3a  0 of 4 done  1.0 s"
+
+
+@pytest.mark.parametrize(
+    ("daily", "told"), [(Budget(), "the run's budget"), (Budget(tokens=1), "the budget of the run or of the day")]
+)
+def test_which_budget_is_not_known_while_the_run_ends(screen: Screen, daily: Budget, told: str) -> None:
+    shown = view(screen, width=120)
+    shown.begin(run(), replace(job(), daily=daily), None, NOW)
+    shown.changed([RunClosing("over_budget", "budget", NOW)], NOW + 200)
+    shown.changed([settled(0, NOW, "skipped", reason="budget")], NOW + 500)
+    assert screen.shown() == [
+        f"- s0  skipped: {told}",
+        f"quotes/7f3a  0 of 4 done, 1 skipped  0.5 s, ending: {told}",
     ]
 
 
@@ -143,7 +181,7 @@ def test_thousands_of_ends_in_a_moment_are_counted(screen: Screen) -> None:
     assert lines[20:] == [
         "✗ s1000  0.0 s  failed",
         "✓ and 1979 more steps: succeeded",
-        "quotes/7f3a  2000 of 2000 done  0.3 s",
+        "quotes/7f3a  1999 of 2000 done, 1 failed  0.3 s",
     ]
     assert len(screen.getvalue()) < 2_000
 
@@ -228,15 +266,15 @@ def test_a_fan_out_is_one_line(screen: Screen) -> None:
     shown.changed([parked, over("work[99]", outcome="skipped")], NOW + 1_000)
     assert screen.shown() == [
         "✗ work[1]  0.3 s  failed: exit status 3",
-        "quotes/7f3a  11 of 102 done  1.0 s",
-        "  step 2 of 3  work  11 of 100 done, 1 failed, 1 waiting, 1 running  1.0 s  [1…",
+        "quotes/7f3a  9 of 102 done, 1 failed, 1 skipped  1.0 s",
+        "  step 2 of 3  work  9 of 100 done, 1 failed, 1 skipped, 1 waiting, 1 running …",
     ]
     rest = [over(f"work[{n}]") for n in range(10, 99)]
     whole = over("work", NOW + 1_500, "failed", reason="instances", error="1 of 100 failed", counted=False)
     shown.changed([*rest, whole], NOW + 1_600)
     assert screen.shown()[1:] == [
-        "✗ work  100 of 100 done  1.5 s  failed: 1 of 100 failed",
-        "quotes/7f3a  100 of 102 done  1.6 s",
+        "✗ work  98 of 100 done, 1 failed, 1 skipped  1.5 s  failed: 1 of 100 failed",
+        "quotes/7f3a  98 of 102 done, 1 failed, 1 skipped  1.6 s",
     ]
 
 
@@ -302,6 +340,6 @@ def test_what_is_kept_does_not_grow_with_what_has_finished(screen: Screen) -> No
     board = shown._board
     assert board is not None
     group = board.groups["work"]
-    assert (group.done, group.failed, len(group.running), len(group.parked)) == (10_000, 5_000, 0, 0)
+    assert (group.done, group.otherwise, len(group.running), len(group.parked)) == (5_000, {"failed": 5_000}, 0, 0)
     assert (len(shown._begun), len(shown._above) <= 40) == (0, True)
-    assert screen.shown()[-1].startswith("  step 2 of 3  work  9")
+    assert screen.shown()[-1].startswith("  step 2 of 3  work  49")

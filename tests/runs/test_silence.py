@@ -60,8 +60,22 @@ def test_many_failures_and_wild_output_stay_readable(place: Place) -> None:
             ["1 failed, 2 succeeded", "step 2 of 2, work[1]: exit status 1", "its item:  b\n", "--step 'work[1]'"],
         ),
         (
-            "steps:\n- {id: think, run: 'true', repeat: {until: 'echo hm; exit 1', max: 2}}\n", 1,
-            ["step 1 of 1, think: 2 rounds", "    | hm\n", "--step 'think[2]'"],
+            "steps:\n- {id: think, run: 'echo n=$AGENTRUN_ROUND > $AGENTRUN_OUTPUT',"
+            " repeat: {until: 'echo hm; exit 1', max: 2}}\n", 1,
+            [
+                "step 1 of 1, think: 2 rounds", "    | hm\n", "--step 'think[2]'", "its last:  OUT_n = 2\n",
+                "first:     raise `max` of step think", "/job.yaml\n",
+            ],
+        ),
+        (
+            "budget: {tokens: 10}\nsteps:\n- {id: ask, grace: 0s, run: 'agentrun usage add --input-tokens 11 --model m;"
+            " read _ < $ARENA/never.go'}\n- {id: tell, when: always, run: 'exit 4'}\n", 125,
+            ["step 1 of 2, ask: the run's budget of tokens", "also:      1 step failed as well: tell"],
+        ),
+        (
+            "steps:\n- {id: ask, grace: 0s, budget: {tokens: 10}, run: 'agentrun usage add --input-tokens 11 --model m;"
+            " read _ < $ARENA/never.go'}\n", 125,
+            ["first:     raise the budget of step ask (tokens) in ", " --spec "],
         ),
         ("steps:\n- {run: kill -KILL $$}\n", 137, ["SIGKILL"]),
         ("steps:\n- {run: no-such-command-anywhere}\n", 127, ["no-such-command-anywhere", "not found"]),
@@ -74,7 +88,17 @@ def test_the_report_names_the_cause(place: Place, job: str, status: int, words: 
     ran = place.call("run", str(place.job("job", job)))
     assert (ran.status, ran.stdout) == (status, "")
     assert [word for word in words if word not in ran.stderr] == [], ran.stderr
+    assert ("its log:" in ran.stderr) == ("    | " in ran.stderr or "of steps" in ran.stderr)
     assert len(ran.stderr.splitlines()) <= 40 and f"resume {place.run_id}" in ran.stderr
+
+
+def test_a_run_that_is_over_its_budget_with_its_last_step_has_nothing_left_to_run(place: Place) -> None:
+    use = 'echo "{\\"gen_ai.usage.input_tokens\\": 11}" >> "$AGENTRUN_USAGE"'
+    ran = place.call("run", str(place.job("job", f"budget: {{tokens: 10}}\nsteps:\n- id: ask\n  run: '{use}'\n")))
+    assert (ran.status, ran.stdout) == (125, "")
+    assert "is over its budget of tokens: 11 of 10" in ran.stderr
+    assert ran.stderr.splitlines()[-1] == "done:      all its steps are done; nothing is left to run"
+    assert "raise" not in ran.stderr
 
 
 def test_json_is_the_run_with_its_steps_whatever_became_of_it(place: Place) -> None:
