@@ -274,8 +274,8 @@ def _after_until(step: Step, known: StepFacts, answer: Answered, closing: Close 
 
 def _after_instances(step: Step, gathered: Gathered, closing: Close | None) -> Settle:
     """All instances are settled: one that failed fails the step, unless the end of the run came first."""
-    if gathered.cut and closing:
-        return Settle(step.id, *_barred_as(closing))
+    if gathered.cut:  # by a budget of the run if the run goes on: its child runs found nothing left in it
+        return Settle(step.id, *(_barred_as(closing) if closing else ("over_budget", "budget")))
     if gathered.failed:
         return Settle(step.id, "failed", "instances", step.continue_on_error)
     return Settle(step.id, "succeeded")

@@ -214,7 +214,7 @@ def test_instances_over_their_budget_go_on_beside_those_that_are_done(world: Wor
     assert world.call("status", RUN)[1].splitlines()[-2:] == [
         "first: raise the budget of step work (memory) in /opt/quotes/quotes.yaml: as it is, the same would be paid for"
         " again",
-        f"go on: agentrun resume {RUN} --spec /opt/quotes/quotes.yaml --accept-changes",
+        f"go on: agentrun resume {RUN} --spec /opt/quotes/quotes.yaml",
     ]
 
 
