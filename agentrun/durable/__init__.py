@@ -38,6 +38,10 @@ _RETRY = ("max_attempts", "interval", "backoff", "max_interval", "on")
 _ASYNC, _YIELDS = 0x80, 0x20 | 0x200  # flags of a function's code (inspect.CO_*, whose import takes 10 ms)
 
 argv = list(getattr(sys, "argv", ()))  # before the script changes it
+try:
+    folder = os.getcwd()
+except OSError:  # it was removed
+    folder = ""
 forked = False  # since this was imported
 _making: ModuleType | None = None  # loaded at the first call in a run
 
@@ -82,13 +86,14 @@ def output(*mapping: Mapping[str, Any], **values: Any) -> None:
 
 
 def usage(
-    input_tokens: Any = 0, output_tokens: Any = 0, model: str | None = None, cost: Any = None, **more: Any
+    input_tokens: Any = None, output_tokens: Any = None, model: str | None = None, cost: Any = None, **more: Any
 ) -> None:
     """Report what was spent; it is counted against the budgets while the step runs.
 
     Report a call when it is done, inside its `@step`: so it counts once. `cost` in the currency of the job's budget.
     `more` is recorded with it. A mapping of OpenTelemetry's names (`gen_ai.usage.input_tokens`, ...) may be given
-    instead. TypeError, ValueError: something is no count, no amount, or negative. Outside a run nothing happens.
+    instead. TypeError, ValueError: something is no count, no amount, or negative, or there is nothing to count.
+    Outside a run nothing happens.
     """
     from .handing import usage
 

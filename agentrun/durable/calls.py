@@ -21,7 +21,13 @@ import os
 import sys
 from _thread import RLock, get_ident
 
+try:
+    from _blake2 import blake2b  # hashlib takes 3 ms, for OpenSSL
+except ImportError:
+    from hashlib import blake2b
+
 from .journal import Journal
+from .within import SEVERAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .journal import Entry
+    from .streams import Process
 
 
 class Mismatch(RuntimeError):
@@ -38,12 +45,13 @@ class Mismatch(RuntimeError):
 class Running:
     """A call that is being made. `outer`: the call that it is made in."""
 
-    __slots__ = ("_scope_id", "key", "n", "occurrence", "outer", "outputs", "overlapped", "owner")
+    __slots__ = ("_scope_id", "depth", "key", "n", "occurrence", "outer", "outputs", "overlapped", "owner")
 
     def __init__(self, key: str, outer: Running | None, owner: object) -> None:
         self.key = key
         self.outer = outer
         self.owner = owner
+        self.depth: int = outer.depth + 1 if outer else 1
         self.n = self.occurrence = 0
         self.overlapped = False
         self.outputs: dict[str, Any] = {}
@@ -53,11 +61,9 @@ class Running:
     def scope_id(self) -> str:
         """The name of the scope that the calls inside this one have: the same in every attempt."""
         if not self._scope_id:
-            import hashlib
-
             outer = self.outer.scope_id if self.outer else ""
             text = f"{outer}\0{self.key}\0{self.occurrence}"
-            self._scope_id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+            self._scope_id = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
         return self._scope_id
 
 
@@ -154,9 +160,9 @@ class Scope:
 class Book:
     """All calls of this process: its scopes, and the journal behind them. Any thread may use it."""
 
-    __slots__ = ("_done", "_failed", "_journal", "_lock", "_main", "_scopes", "_taken")
+    __slots__ = ("_done", "_failed", "_journal", "_lock", "_main", "_scopes", "_taken", "is_first", "stream")
 
-    def __init__(self, path: str, attempt: int, argv: list[str], pool: bool) -> None:
+    def __init__(self, path: str, attempt: int, process: Process) -> None:
         self._lock = RLock()
         self._journal = Journal(path, attempt)
         self._done: dict[str, list[Entry]] = {}
@@ -168,12 +174,15 @@ class Book:
         collects = gc.isenabled()
         gc.disable()  # nothing that is read here is garbage, and looking for it takes half of the time
         try:
-            for entry in self._journal.begin(argv, pool):
+            for entry in self._journal.begin(process):
                 self._note(entry)
             self._scope(None)
         finally:
             if collects:
                 gc.enable()
+        # what processes that are started in a call are known by; it must be the same in another attempt
+        self.stream = None if self._journal.keyed or process.under == SEVERAL else self._journal.stream
+        self.is_first = not (process.pool or process.under or self._journal.place) and attempt > 0
 
     def _note(self, entry: Entry) -> None:
         if "took" in entry:
@@ -191,8 +200,10 @@ class Book:
         """What the record has for a call, else the call, which is to be made. Raises Mismatch; OSError in a pool."""
         with self._lock:
             scope = self._scopes.get(outer.scope_id if outer else "") or self._scope(outer)
-            in_line = get_ident() == self._main and not self._journal.pool
-            if self._journal.pool:
+            in_line = get_ident() == self._main and not self._journal.shared
+            if self._journal.keyed and not _is_keyed(key, outer):
+                entry = None
+            elif self._journal.shared:
                 entry = self._find_in_pool(scope, key)
             else:
                 entry = scope.find(key, in_line, _alone, self._taken)
@@ -233,12 +244,13 @@ class Book:
             self._scope(call.outer).raised(call.key)
             self._scopes.pop(call._scope_id or "-", None)  # made again, it is given what it had done
             try:
+                call.outputs.clear()  # made again, it hands them over again
                 self._journal.append(self._line(call, dict(fields, error=error)))
-            except OSError:
+            except (OSError, ValueError):
                 pass
 
     def done(self, call: Running, fields: Entry, result: str) -> None:
-        """Record a call that is done, durably. OSError: it is not known whether it is recorded."""
+        """Record a call that is done, durably. OSError: it is not known whether it is; ValueError: it is too long."""
         with self._lock:
             line = self._line(call, dict(fields, result=result))
             self._journal.append(line)
@@ -247,7 +259,7 @@ class Book:
         self._journal.sync()
 
     def _line(self, call: Running, line: Entry) -> Entry:
-        line["n"] = None if call.overlapped or self._journal.pool else call.n
+        line["n"] = None if call.overlapped or self._journal.shared else call.n
         line["in"] = call.outer.scope_id if call.outer else ""
         if call.outputs:
             line["outputs"] = call.outputs
@@ -262,6 +274,12 @@ class Book:
                 if done:
                     self._done.pop(call._scope_id, None)
 
+    def ended(self) -> None:
+        """Say, durably, that this process has come to its end, and well."""
+        with self._lock:
+            self._journal.append({"ended": True})
+        self._journal.sync()
+
     def close(self) -> None:
         """Let go of the file: in a forked child, which must not share its lock."""
         self._journal.close()
@@ -270,6 +288,15 @@ class Book:
 def key_of(function: str, arguments: str, key: str | None) -> str:
     """What calls are compared by: the function with its key, or with its arguments as JSON."""
     return f"{function}\0{arguments}" if key is None else f"{function}\0\0{key}"
+
+
+def _is_keyed(key: str, outer: Running | None) -> bool:
+    """Whether the call, and each that it is made in, is known by a key."""
+    while "\0\0" in key:
+        if outer is None:
+            return True
+        key, outer = outer.key, outer.outer
+    return False
 
 
 def _alone() -> bool:
@@ -291,10 +318,10 @@ def _mismatch(expected: Entry, key: str) -> str:
         same = (place for place, pair in enumerate(zip(before, now)) if pair[0] != pair[1])
         begin = max(0, next(same, 0) - 60)
     return (
-        f"attempt {expected['attempt']} of this step called {_cut(before, begin)}, and now {_cut(now, begin)} is"
-        " called in its place. What is done is not done again, so a retry or a resume must make the same calls"
-        " in the same order: give @step(key=...) where arguments differ and it does not matter, or start"
-        f" anew with `agentrun resume {run} --from {instance.partition('[')[0]}`"
+        "a retry or a resume must make the same calls in the same order: give @step(key=...) where arguments differ and"
+        f" it does not matter, or start anew with `agentrun resume {run} --from {instance.partition('[')[0]}`; attempt"
+        f" {expected['attempt']} of this step called {_cut(before, begin)}, and now {_cut(now, begin)} is called in its"
+        " place"
     )
 
 

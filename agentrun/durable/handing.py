@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 INPUT, OUTPUT, MODEL = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.request.model"
+_COUNTED = (
+    INPUT, OUTPUT, "gen_ai.usage.prompt_tokens", "gen_ai.usage.completion_tokens", "cost", "gen_ai.usage.cost",
+)  # fmt: skip
+_NEARLY = {
+    "prompt_tokens": "give input_tokens",
+    "completion_tokens": "give output_tokens",
+    "tokens": "give input_tokens and output_tokens",
+    "total_tokens": "give input_tokens and output_tokens",
+    "tokens_in": "give input_tokens",
+    "tokens_out": "give output_tokens",
+    "price": "give cost",
+}
+_MOST = 1 << 20  # bytes: what all outputs of a step may take
 
 
 def output(mapping: tuple[Any, ...], values: dict[str, Any]) -> None:
@@ -25,7 +38,10 @@ def output(mapping: tuple[Any, ...], values: dict[str, Any]) -> None:
     merged = dict(mapping[0], **values) if mapping else values
     if "" in merged:
         raise TypeError("output(): give every output a name")
-    _check(merged, "what output() is given")
+    if _check(merged, "what output() is given") > _MOST:
+        raise ValueError(
+            "what output() is given is larger than 1 MiB: write it to a file in $AGENTRUN_RUN_DIR and give its path"
+        )
     hand_over(merged)
 
 
@@ -34,10 +50,10 @@ def hand_over(values: dict[str, Any]) -> None:
     path = os.environ.get("AGENTRUN_OUTPUT")
     if not path or not values:
         return
-    from .making import current
+    from .within import call_here
 
     append_line(path + ".set", values)
-    call = current.get()
+    call = call_here()
     while call is not None:
         call.outputs.update(values)
         call = call.outer
@@ -46,8 +62,10 @@ def hand_over(values: dict[str, Any]) -> None:
 def usage(input_tokens: Any, output_tokens: Any, model: Any, cost: Any, more: dict[str, Any]) -> None:
     """See `agentrun.durable.usage`."""
     is_named = hasattr(input_tokens, "keys")
-    line = dict(input_tokens, **more) if is_named else {INPUT: input_tokens, **more}
-    if output_tokens or not is_named:
+    line = dict(input_tokens, **more) if is_named else dict(more)
+    if not is_named and input_tokens is not None:
+        line[INPUT] = input_tokens
+    if output_tokens is not None:
         line[OUTPUT] = output_tokens
     if model is not None:
         line[MODEL] = model
@@ -61,6 +79,7 @@ def usage(input_tokens: Any, output_tokens: Any, model: Any, cost: Any, more: di
     if not isinstance(line.get(MODEL, ""), str):
         raise TypeError(f"usage(): a model is named by a text, not {line[MODEL]!r}")
     _check(line, "what usage() is given")
+    _check_names(line)
     path = os.environ.get("AGENTRUN_USAGE")
     if path:
         append_line(path, line, b"\n")
@@ -88,11 +107,23 @@ def _amount(value: Any) -> int | float:
     return amount
 
 
-def _check(values: dict[str, Any], what: str) -> None:
+def _check(values: dict[str, Any], what: str) -> int:
+    """The bytes that they take as JSON."""
+    text = ""
     try:
-        text_of(values)
+        text = text_of(values)
         wrong = culprit(values)
     except (TypeError, ValueError, RecursionError) as error:
         wrong = culprit(values) or str(error)
     if wrong:
         raise TypeError(f"{what} is not JSON: {wrong}")
+    return len(text.encode())
+
+
+def _check_names(line: dict[str, Any]) -> None:
+    """Refuse what would count for nothing: the figures of a call by names that nobody looks for."""
+    for name in line:
+        if name in _NEARLY:
+            raise TypeError(f"usage() has no {name!r}: {_NEARLY[name]}")
+    if not any(line.get(name) is not None for name in _COUNTED):
+        raise TypeError("usage() is given nothing to count: give input_tokens, output_tokens or cost")

@@ -1,14 +1,15 @@
 """The journal of the calls of a step instance: one file, to which the processes of all its attempts append.
 
-    {"stream": 0, "attempt": 1, "argv": ["agent.py"], "nth": 0, "pid": 71, "at": 1780000000000}   a process began
+    {"stream": 0, "attempt": 1, "argv": ["agent.py"], "where": "5f…", "under": "", "nth": 0, "place": 0, "pid": 71,
+     "at": 1780000000000}                                       a process began
     {"stream": 0, "attempt": 1, "call": "agent.ask", "args": "{…}", "key": null, "n": 4, "in": "",
      "at": …, "ms": 12, "result": "…"}                         a call is done; `error` instead of `result`: it raised
-    {"stream": 1, "attempt": 2, "took": 17, "pid": 99}          a process of a pool was given what line 17 says
+    {"stream": 1, "attempt": 2, "took": 17, "pid": 99}          a process of several was given what line 17 says
+    {"stream": 0, "attempt": 1, "ended": true}                  a process came to its end by itself, and well
 
 `args` and `result` are JSON within JSON: compared and handed on as they stand. Calls of one stream are compared
-with calls of the same stream of earlier attempts: a process is known by its argv and by how many of the same argv
-began before it in this attempt. All workers that one program forks share one stream, a pool: which of them does
-what differs from time to time, so each takes what is recorded under the file's lock, and says so.
+with calls of the same stream of earlier attempts (`streams.py`). Processes that share one take what is recorded
+under the file's lock, and say so.
 
 A line is one write(2) under flock, which every writer takes. What a kill or a full disk tore is closed off with a
 mark that makes it no JSON for ever, before the next line is written. Times are ms since the epoch.
@@ -21,14 +22,19 @@ import json
 import os
 import time
 
+from .streams import choose
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .streams import Process
 
     Entry = dict[str, Any]
 
 _TORN = b" (torn)\n"
 _BLOCK = 1 << 20
+LONGEST = 8 << 20  # bytes of a line: arguments, result and outputs of 1 MiB each, all of it quotes
 _scan: Any = vars(json.JSONDecoder())["scan_once"]  # decode() looks for white space around it, too
 
 
@@ -104,6 +110,8 @@ def append_line(path: str, value: object, torn: bytes = _TORN) -> None:
 
 def _write_line(fd: int, value: object, torn: bytes = _TORN) -> None:
     data = text_of(value).encode() + b"\n"
+    if len(data) > LONGEST:
+        raise ValueError(f"a line of {len(data):,} bytes; {LONGEST:,} is the most")
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         data = torn + data
@@ -114,36 +122,35 @@ def _write_line(fd: int, value: object, torn: bytes = _TORN) -> None:
 class Journal:
     """The journal as one process has it open. Use it from one thread at a time, but for `sync`."""
 
-    __slots__ = ("_fd", "_lines", "_offset", "_path", "_rest", "attempt", "pool", "stream")
+    __slots__ = ("_fd", "_held", "_lines", "_offset", "_path", "_rest", "attempt", "keyed", "place", "shared", "stream")
 
     def __init__(self, path: str, attempt: int) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._offset = 0
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line without its end
+        self._held = 0  # how long that is
         self._lines = 0
         self.attempt = attempt
-        self.stream = 0
-        self.pool = False
+        self.stream = self.place = 0
+        self.shared = self.keyed = False
 
-    def begin(self, argv: list[str], pool: bool) -> list[Entry]:
-        """Find this process its stream and say that it begins; returns what the journal has of the stream."""
-        self.pool = pool
+    def begin(self, process: Process) -> list[Entry]:
+        """Find this process its stream and say that it begins; returns what the journal has for it."""
         self.lock()
         try:
             entries = self.read_new()
-            begun = [entry for entry in entries if "argv" in entry]
-            same = [entry for entry in begun if entry["argv"] == argv and entry.get("pool", False) == pool]
-            nth = 0 if pool else sum(entry["attempt"] == self.attempt for entry in same)
-            known = [entry["stream"] for entry in same if entry.get("nth") == nth]
-            self.stream = known[0] if known else max((entry["stream"] for entry in begun), default=-1) + 1
-            line = {"argv": argv, "nth": nth, "pid": os.getpid(), "at": time.time_ns() // 1_000_000}
-            self.put(dict(line, pool=True) if pool else line)
+            found = choose(entries, process, self.attempt)
+            self.stream, self.place = found.number, found.place
+            self.shared, self.keyed = found.shared, found.keyed
+            self.put(dict(process.line(), nth=found.nth, place=found.place, pid=os.getpid(), at=_now()))
         finally:
             self.unlock()
         if not entries:
             self._sync_folder()
-        return [entry for entry in entries if entry["stream"] == self.stream]
+        if found.note:
+            os.write(2, f"agentrun.durable: {found.note}\n".encode("utf-8", "backslashreplace"))
+        return found.entries
 
     def _sync_folder(self) -> None:
         fd = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC)
@@ -177,24 +184,44 @@ class Journal:
     def read_new(self) -> list[Entry]:
         """What was appended since the last call: whole lines that are entries, each with its number as `line`."""
         found: list[Entry] = []
-        while self._offset < os.fstat(self._fd).st_size:
+        while self._offset < os.fstat(self._fd).st_size:  # a device may have no end
             block = os.pread(self._fd, _BLOCK, self._offset)
             self._offset += len(block)
-            lines = (self._rest + block).split(b"\n")
-            self._rest = lines.pop()
-            for line in lines:
-                self._lines += 1
-                try:
-                    text = line.decode()
-                    entry, end = _scan(text, 0)
-                    if end == len(text) and type(entry["stream"]) is type(entry["attempt"]) is int:
+            *lines, rest = block.split(b"\n")
+            if lines:
+                if self._held:
+                    lines[0] = b"".join([*self._rest, lines[0]]) if self._held <= LONGEST else b""
+                self._rest, self._held = [], 0
+                for line in lines:
+                    self._lines += 1
+                    if (entry := _parsed(line)) is not None:
                         entry["line"] = self._lines
                         found.append(entry)
-                except (ValueError, LookupError, TypeError, StopIteration):
-                    pass  # torn, or not ours
+            self._held += len(rest)
+            if self._held <= LONGEST:
+                self._rest.append(rest)
+            else:
+                self._rest = []  # no line of ours: it is passed over
         return found
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _parsed(line: bytes) -> Entry | None:
+    """The entry that a line is; None: it is torn, or not ours."""
+    try:
+        text = line.decode()
+        entry: Entry
+        entry, end = _scan(text, 0)
+        if end == len(text) and type(entry["stream"]) is type(entry["attempt"]) is int:
+            return entry
+    except (ValueError, LookupError, TypeError, StopIteration, RecursionError):
+        pass
+    return None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -7,27 +7,29 @@ A forked child opens the journal anew: a lock of the file that two processes sha
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
-from _contextvars import ContextVar
 from _thread import RLock
 
-from . import argv, handing
+from . import handing, within
 from .calls import Book, Mismatch, Running, key_of
 from .journal import culprit, text_of, value_of
+from .streams import this_process
+from .within import call_here, current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from . import Checkpointed
     from .journal import Entry
 
 _SHOWN = 2_000  # characters of an error that the journal keeps
+_MOST = 1 << 20  # bytes of a result, and of arguments: a checkpoint is for what is decided, not for data
 _REMEDY = "return text, numbers, None, lists and dicts of them"
 
-current: ContextVar[Running | None] = ContextVar("agentrun.durable", default=None)
 _opening = RLock()
 _book: Book | None = None
 
@@ -37,7 +39,7 @@ def call(checkpointed: Checkpointed, args: tuple[Any, ...], kwargs: dict[str, An
     book = _book or _open()
     key, fields = _identify(checkpointed, args, kwargs)
     owner = args[0] if args and checkpointed.is_method and checkpointed.key is None else None
-    found = book.begin(key, current.get(), owner)
+    found = book.begin(key, call_here(), owner)
     if isinstance(found, dict):
         return _given(found)
     making = _Making(book, checkpointed, found, fields)
@@ -62,7 +64,7 @@ async def call_async(checkpointed: Checkpointed, args: tuple[Any, ...], kwargs: 
     book = _book or _open()
     key, fields = _identify(checkpointed, args, kwargs)
     owner = args[0] if args and checkpointed.is_method and checkpointed.key is None else None
-    found = book.begin(key, current.get(), owner)
+    found = book.begin(key, call_here(), owner)
     if isinstance(found, dict):
         return _given(found)
     making = _Making(book, checkpointed, found, fields)
@@ -88,6 +90,7 @@ def let_go() -> None:
     """In a forked child: what was open is the parent's."""
     global _book, _opening
     _opening = RLock()
+    within.forked()
     if _book is not None:
         _book.close()
         _book = None
@@ -105,6 +108,7 @@ class _Making:
         self.fields = fields
         self.made = 0
         self.is_done = False
+        within.enter(running)
 
     def enter(self) -> None:
         self.made += 1
@@ -134,7 +138,7 @@ class _Making:
         name = self.checkpointed.name
         try:
             text, copy = _result(value, f"the result of {name}")
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             self._raised(error)
             raise
         try:
@@ -145,6 +149,9 @@ class _Making:
                 f"{name} was called, and its result could not be recorded ({error.strerror}), so it may be called"
                 f" again: make room for {os.environ.get('AGENTRUN_CALLS')}",
             ) from error
+        except ValueError as error:
+            self._raised(error)
+            raise ValueError(f"{name} was called, and its result and outputs are too large: {error}") from None
         self.is_done = True
         return copy
 
@@ -154,11 +161,12 @@ class _Making:
 
     def leave(self) -> None:
         current.set(self.running.outer)
+        within.leave(self.running)
         self.book.end(self.running, self.is_done)
 
 
 def _result(value: object, what: str) -> tuple[str, Any]:
-    """The value as JSON text and what that text says. TypeError: it is not JSON, and where."""
+    """The value as JSON text and what that text says. TypeError: it is not JSON, and where; ValueError: too large."""
     try:
         text = text_of(value)
         copy = value_of(text)
@@ -167,7 +175,16 @@ def _result(value: object, what: str) -> tuple[str, Any]:
         raise TypeError(f"{what} is not JSON: {culprit(value) or error}; {_REMEDY}") from None
     if wrong:
         raise TypeError(f"{what} is not JSON: {wrong}; {_REMEDY}")
+    _check_size(text, what)
     return text, copy
+
+
+def _check_size(text: str, what: str) -> None:
+    if len(text) > _MOST // 4 and (size := len(text.encode())) > _MOST:
+        raise ValueError(
+            f"{what} has {size:,} bytes as JSON, and 1 MiB is the most: write it to a file in $AGENTRUN_RUN_DIR and"
+            " give its path"
+        )
 
 
 def _given(entry: Entry) -> Any:
@@ -194,6 +211,11 @@ def _identify(checkpointed: Checkpointed, args: tuple[Any, ...], kwargs: dict[st
         if not isinstance(known_by, str):
             raise TypeError(f"what a call of {checkpointed.name} is known by must be a text; key= gave {known_by!r}")
     name = checkpointed.name
+    if len(text) > _MOST // 4:
+        if known_by is None:
+            _check_size(text, f"what {name} is called with")
+        elif len(text.encode()) > _MOST:
+            text = "null"  # the key says which call it is
     return key_of(name, text, known_by), {"call": name, "args": text, "key": known_by}
 
 
@@ -232,30 +254,34 @@ def _open() -> Book:
             path = os.environ["AGENTRUN_CALLS"]
             attempt = os.environ.get("AGENTRUN_ATTEMPT", "")
             try:
-                _book = Book(path, int(attempt) if attempt.isdigit() else 1, _command_line(), _is_worker())
+                book = Book(path, int(attempt) if attempt.isdigit() else 1, this_process())
             except OSError as error:
                 raise OSError(
                     error.errno, f"the journal of this step's calls cannot be written ({error.strerror}): {path}"
                 ) from error
+            within.opened(book.stream)
+            if book.is_first:
+                _watch_the_end(book)
+            _book = book
         return _book
 
 
-def _is_worker() -> bool:
-    """Whether this process is one of several that one program started to share its work."""
-    from . import forked
+def _watch_the_end(book: Book) -> None:
+    """Note in the journal if the process ends by itself and well, as far as that can be known from inside."""
+    pid, leave = os.getpid(), sys.exit
+    failed = []
 
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    return forked or (multiprocessing is not None and multiprocessing.parent_process() is not None)
+    def exit(status: Any = None, /) -> NoReturn:
+        if status not in (None, 0):
+            failed.append(status)
+        leave(status)
 
+    def ended() -> None:
+        if os.getpid() == pid and not failed and getattr(sys, "last_value", None) is None:
+            try:
+                book.ended()
+            except OSError:
+                pass
 
-def _command_line() -> list[str]:
-    """What this process is known by: its arguments, without what is another one in each attempt."""
-    words = argv
-    if words[:1] == ["-c"]:  # the program itself is not in sys.argv
-        with open("/proc/self/cmdline", "rb") as file:
-            words = [os.fsdecode(word) for word in file.read().split(b"\0")[1:-1]]
-    for name in ("TMPDIR", "AGENTRUN_OUTPUT"):
-        value = os.environ.get(name)
-        if value:
-            words = [word.replace(value, "$" + name) for word in words]
-    return words
+    sys.exit = exit
+    atexit.register(ended)

@@ -298,7 +298,7 @@ class Meter:
             if attempt.counted:
                 self._called = self._called.plus(attempt.used).minus(before)
             return
-        self._read_calls(attempt)
+        self._read_calls(attempt, final=final)
         if attempt.usage is None:
             path = self._usage_path(attempt.instance, attempt.number)
             if not _has_something(path):
@@ -334,7 +334,7 @@ class Meter:
         while self._read_usage(attempt, reader, now, final=True):
             pass
 
-    def _read_calls(self, attempt: _Attempt) -> None:
+    def _read_calls(self, attempt: _Attempt, *, final: bool) -> None:
         if attempt.calls is None:
             path = self._calls_path(attempt.instance)
             if not _has_something(path):
@@ -343,9 +343,12 @@ class Meter:
             if seen is None:
                 seen = spent.calls_seen(self._reader, self._run_id, attempt.instance)
             attempt.calls = CallsReader(path, seen)
-        if calls := attempt.calls.read_new():
-            self._calls_seen[attempt.instance] = attempt.calls.offset
-            self._calls.append(CallsTaken(attempt.instance, tuple(calls), attempt.calls.offset))
+        more = True
+        while more:  # a bounded amount at a time; the rest comes with the next look, or now if there is none
+            if calls := attempt.calls.read_new():
+                self._calls_seen[attempt.instance] = attempt.calls.offset
+                self._calls.append(CallsTaken(attempt.instance, tuple(calls), attempt.calls.offset))
+            more = final and attempt.calls.more
 
     # --- adding
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from ..model import JSON
 
 _BLOCK = 1 << 20
+_AT_ONCE = 4 << 20  # bytes, before others get their turn
+_LONGEST = 8 << 20  # bytes of a line: as `durable/journal.py` has it
 
 
 class Call(NamedTuple):
@@ -35,36 +37,64 @@ class Call(NamedTuple):
 class CallsReader:
     """Reads a journal as it grows, each call once. The file need not be there yet.
 
-    `offset`: where the next unread line begins, in bytes; another reader goes on from there.
+    `offset`: where the next unread line begins, in bytes; another reader goes on from there. `more`: the last look
+    ended because it had read enough, not because there was no more.
     """
 
-    __slots__ = ("_path", "offset")
+    __slots__ = ("_held", "_path", "_rest", "more", "offset")
 
     def __init__(self, path: str, offset: int = 0) -> None:
         self._path = path
+        self._rest: list[bytes] = []  # of the line at `offset`, which has no end yet; nothing of one that is too long
+        self._held = 0  # how much of it was read
         self.offset = offset
+        self.more = False
 
     def read_new(self) -> list[Call]:
-        """The calls that were appended since the last call, in the order of their ends. Never raises for the file."""
+        """The calls that were appended since the last call, in the order of their ends: of 4 MiB, then `more`.
+
+        Never raises for the file.
+        """
+        self.more = False
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a step may have put a FIFO there
         except OSError:
             return []
         calls: list[Call] = []
-        rest = b""
         try:
-            while block := os.pread(fd, _BLOCK, self.offset + len(rest)):
-                *lines, rest = (rest + block).split(b"\n")
-                self.offset += sum(map(len, lines)) + len(lines)
-                calls += [call for line in lines if (call := _parse(line))]
+            for _ in range(_AT_ONCE // _BLOCK):
+                block = os.pread(fd, _BLOCK, self.offset + self._held)
+                calls += [call for line in self._lines(block) if (call := _parse(line))]
+                if len(block) < _BLOCK:
+                    break
+            else:
+                self.more = True
         except OSError:
             pass  # what was read counts; the rest when it can be read
         finally:
             os.close(fd)
         return calls
 
+    def _lines(self, block: bytes) -> list[bytes]:
+        """The lines that end in the block; those that are too long are empty."""
+        *lines, rest = block.split(b"\n")
+        if lines:
+            self.offset += self._held + sum(map(len, lines)) + len(lines)
+            if self._held:
+                whole = self._held + len(lines[0]) <= _LONGEST
+                lines[0] = b"".join([*self._rest, lines[0]]) if whole else b""
+            self._rest, self._held = [], 0
+        self._held += len(rest)
+        if self._held <= _LONGEST:
+            self._rest.append(rest)
+        else:
+            self._rest = []
+        return lines
+
 
 def _parse(line: bytes) -> Call | None:
+    if b'"call"' not in line:
+        return None
     try:
         entry = json.loads(line)
         if "call" not in entry:

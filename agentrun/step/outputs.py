@@ -28,12 +28,15 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from typing import NamedTuple, NoReturn
 
 from ..model import JSON
 from ..spec.values import parse_duration
 
-LIMIT = 1 << 20  # bytes, all files together
+LIMIT = 1 << 20  # bytes of all outputs together
+_HANDED_LIMIT = 256 << 20  # bytes of what `output()` handed over, in which later values replace earlier ones
+_SPARE = 1 << 10  # bytes that a line may have beside its values
 _LONGEST_PAUSE = 366 * 86_400_000  # ms; beyond it a typing mistake is likelier than a wish
 _DEEPEST = 100  # levels of JSON: far from where Python's recursion ends, far beyond what anybody means
 _TOO_DEEP = f"it is nested more than {_DEEPEST} levels deep"
@@ -84,15 +87,15 @@ class Raised(NamedTuple):
 def read(path: str) -> Outputs:
     """The outputs of an attempt; no file is no outputs. OutputsError where there is one of no use."""
     written = _read_file(path)
-    handed = _read_file(path + ".set")
     returned = _read_file(path + ".ret")
-    if len(written) + len(handed) + len(returned) > LIMIT:
+    if len(written) + len(returned) > LIMIT:
         _too_big("the outputs of this step are")
     values = _parse(_decode(written))
-    for number, line in enumerate(handed.split(b"\n"), 1):
-        if line.strip():
-            values.update(_parse_handed(line, number))
+    handed = _read_handed(path + ".set")
+    values.update(handed)
     values.update(_parse(_decode(returned)))
+    if handed and len(written) + len(returned) + len(json.dumps(handed, ensure_ascii=False).encode()) > LIMIT:
+        _too_big("the outputs of this step are")
     return Outputs(values, _retry_after(values.pop("retry_after", None)))
 
 
@@ -107,33 +110,68 @@ def read_exception(path: str) -> Raised | None:
 
 
 def _read_file(path: str) -> bytes:
-    if not os.access(path, os.F_OK, follow_symlinks=False):
-        return b""  # as most are: a fifth of the time that an exception takes
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OutputsError(
-                    "the output file is no file any more; append to $AGENTRUN_OUTPUT, do not replace it"
-                )
-            data = file.read(LIMIT + 1)
-    except FileNotFoundError:
+    file = _open(path)
+    if file is None:
         return b""
-    except OSError as error:
-        raise OutputsError(
-            f"cannot read the output file: {error.strerror}; leave $AGENTRUN_OUTPUT a plain file"
-        )
+    with file:
+        try:
+            data = file.read(LIMIT + 1)
+        except OSError as error:
+            _cannot_read(error)
     if len(data) > LIMIT:
         _too_big("the output file is")
     return data
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a step may have put a FIFO there
+def _read_handed(path: str) -> dict[str, JSON]:
+    """What `output()` handed over: of equal names the last counts, so the file may be far larger than its values."""
+    values: dict[str, JSON] = {}
+    file = _open(path)
+    if file is None:
+        return values
+    number = left = 0
+    with file:
+        try:
+            if os.fstat(file.fileno()).st_size > _HANDED_LIMIT:
+                _too_big("what output() handed over is", _HANDED_LIMIT)
+            while line := file.readline(LIMIT + _SPARE):
+                number += 1
+                if len(line) == LIMIT + _SPARE:
+                    _too_big(f"line {number} of what output() handed over is")
+                if line.strip():
+                    values.update(_parse_handed(line.rstrip(b"\n"), number))
+                    left -= len(line)
+                    if left < 0 and len(json.dumps(values, ensure_ascii=False).encode()) > LIMIT:
+                        _too_big("the outputs of this step are")
+                    left = LIMIT if left < 0 else left  # no more than that is held before it is looked at again
+        except OSError as error:
+            _cannot_read(error)
+    return values
 
 
-def _too_big(what: str) -> NoReturn:
+def _open(path: str) -> BufferedReader | None:
+    """None where there is no file."""
+    if not os.access(path, os.F_OK, follow_symlinks=False):
+        return None  # as most are: a fifth of the time that an exception takes
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # it may be a FIFO
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _cannot_read(error)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OutputsError("the output file is no file any more; append to $AGENTRUN_OUTPUT, do not replace it")
+
+
+def _cannot_read(error: OSError) -> NoReturn:
+    raise OutputsError(f"cannot read the output file: {error.strerror}; leave $AGENTRUN_OUTPUT a plain file")
+
+
+def _too_big(what: str, limit: int = LIMIT) -> NoReturn:
     raise OutputsError(
-        f"{what} larger than 1 MiB; write large data to a file in $AGENTRUN_RUN_DIR"
+        f"{what} larger than {limit >> 20} MiB; write large data to a file in $AGENTRUN_RUN_DIR"
         " and give its path as the output"
     )
 

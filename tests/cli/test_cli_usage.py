@@ -99,6 +99,12 @@ def test_it_loads_neither_the_record_nor_the_reader_of_job_files(file: Path) -> 
     assert UsageReader(str(file)).read_new()[0].cost == BILLION
 
 
+def test_a_line_without_its_end_is_ended_first(world: World, file: Path) -> None:
+    file.write_text('{"cost": 1}')
+    assert world.call("usage", "add", "--cost", "2") == (0, "", "")
+    assert UsageReader(str(file)).read_new() == [Usage("", 2, 0, 0, 3 * BILLION)]
+
+
 def test_many_at_once_never_tear_a_line(file: Path) -> None:
     one = [sys.executable, "-c", "from agentrun.cli.app import run_app\nfor _ in range(50): run_app(['usage', 'add',"
            " '--input-tokens', '3', '--model', 'm' * 150])"]  # fmt: skip

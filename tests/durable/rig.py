@@ -69,7 +69,7 @@ class Step:
         self.effects.unlink(missing_ok=True)
         return subprocess.Popen(
             argv, cwd=self.path, env=given, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     def run(self, argv: list[str], **env: str) -> Ran:

@@ -65,9 +65,9 @@ def test_outputs_that_are_not_whole_are_none(place: Step, text: str, wrong: str)
         ("usage(1, 2, 'm', 0.25, tool='x')",
          {"gen_ai.usage.input_tokens": 1, "gen_ai.usage.output_tokens": 2, "gen_ai.request.model": "m", "cost": 0.25,
           "tool": "x"}),
-        ("usage(output_tokens=3.0)", {"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 3}),
+        ("usage(output_tokens=3.0)", {"gen_ai.usage.output_tokens": 3}),
         ("usage(cost=__import__('decimal').Decimal('0.5'))",
-         {"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0, "cost": 0.5}),
+         {"cost": 0.5}),
         ("usage({'gen_ai.usage.input_tokens': 7}, model='m')",
          {"gen_ai.usage.input_tokens": 7, "gen_ai.request.model": "m"}),
     ],
@@ -88,6 +88,12 @@ def test_usage_is_a_line_with_the_names_of_opentelemetry(place: Step, call: str,
         ("usage(float('nan'))", "ValueError: usage(): gen_ai.usage.input_tokens is a whole number, not nan"),
         ("usage('3')", "TypeError: usage(): gen_ai.usage.input_tokens is a number, not '3'"),
         ("usage(True)", "is a number, not True"),
+        ("usage(tokens=3)", "TypeError: usage() has no 'tokens': give input_tokens and output_tokens"),
+        ("usage(5, prompt_tokens=3)", "TypeError: usage() has no 'prompt_tokens': give input_tokens"),
+        ("usage({'total_tokens': 3})", "usage() has no 'total_tokens': give input_tokens and output_tokens"),
+        ("usage()", "TypeError: usage() is given nothing to count: give input_tokens, output_tokens or cost"),
+        ("usage(model='m', tool='x')", "usage() is given nothing to count"),
+        ("output(a='x' * (1 << 20))", "ValueError: what output() is given is larger than 1 MiB: write it to a file"),
         ("usage(cost=float('inf'))", "ValueError: usage(): cost is 0 or more, not inf"),
         ("usage(cost='1')", "TypeError: usage(): cost is a number, not '1'"),
         ("usage(model=3)", "TypeError: usage(): a model is named by a text, not 3"),
@@ -103,3 +109,14 @@ def test_what_is_refused_at_the_caller(place: Step, call: str, wrong: str) -> No
         ran = place.run(place.script(call + "\n"), **env)
         assert ran.status == 1 and wrong in ran.err
     assert not place.usage().exists()
+
+
+def test_many_small_outputs_are_not_large_ones(place: Step) -> None:
+    argv = place.script("for n in range(30_000): output(count=n, text='x' * 50)\n")
+    assert place.run(argv).err == ""
+    assert place.output().with_name("1.out.set").stat().st_size > outputs.LIMIT
+    assert outputs.read(str(place.output())).values == {"count": 29_999, "text": "x" * 50}
+    argv = place.script("for n in range(30): output({str(n): 'x' * 50_000})\n")
+    place.run(argv)
+    with pytest.raises(outputs.OutputsError, match="larger than 1 MiB"):
+        outputs.read(str(place.output()))

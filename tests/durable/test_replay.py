@@ -271,7 +271,7 @@ def test_a_function_that_yields_is_refused(place: Step) -> None:
 def test_a_torn_line_is_closed_off_and_never_believed(place: Step) -> None:
     argv = place.script("@step\ndef f(n): did(n); return n\nprint(f(1), f(2), f(3))\n")
     place.run(argv)
-    whole = place.calls.read_bytes()
+    whole = b"".join(place.calls.read_bytes().splitlines(True)[:-1])  # the last says that it ended
     place.calls.write_bytes(whole[:-1])  # all of the line, but not its end: nobody was told that it is there
     assert place.run(argv).effects == ["3"]
     assert place.run(argv).effects == []
@@ -343,7 +343,44 @@ def test_what_is_imported_outside_a_run(place: Step) -> None:
 
 def test_the_journal_says_what_was_called(place: Step) -> None:
     place.run(place.script("@step\ndef f(x): return {'x': x}\nf('ü')\n"))
-    begin, line = place.lines()
+    begin, line, ended = place.lines()
     assert (begin["argv"], begin["nth"], begin["attempt"], begin["stream"]) == (["agent.py"], 0, 1, 0)
     assert line["call"] == "__main__.f"
+    assert ended == {"ended": True, "stream": 0, "attempt": 1}
     assert json.loads(line["args"]) == json.loads(line["result"]) == {"x": "ü"}
+
+
+def test_what_is_too_large_is_refused_where_it_is_called(place: Step) -> None:
+    ran = place.run(place.script("""
+        @step
+        def f(x): return x
+        @step
+        def g(): return "x" * (1 << 20)
+        @step(key="k")
+        def h(x): return len(x)
+        for call in (lambda: f("x" * (1 << 20)), g, lambda: h("x" * (1 << 20))):
+            try: print(call())
+            except ValueError as error: print(error)
+        """))  # fmt: skip
+    first, second, third = ran.out.splitlines()
+    assert first.startswith("what __main__.f is called with has 1,048,584 bytes as JSON, and 1 MiB is the most")
+    assert second.startswith("the result of __main__.g has 1,048,578 bytes as JSON") and "AGENTRUN_RUN_DIR" in second
+    assert (third, ran.err) == ("1048576", "")
+
+
+def test_a_line_that_is_too_long_is_passed_over(place: Step) -> None:
+    argv = place.script("@step\ndef f(n): did(n); return n\nf(1)\nf(2)\n")
+    place.run(argv)
+    whole = place.calls.read_bytes().splitlines(True)
+    place.calls.write_bytes(b"".join(whole[:2]) + b"[" * (20 << 20) + b"\n" + b"".join(whole[2:]))
+    ran = place.run(argv)
+    assert (ran.status, ran.effects) == (0, [])
+
+
+def test_a_condition_asks_anew_and_leaves_nothing_to_the_attempts(place: Step) -> None:
+    argv = place.script("@step\ndef f(): did(1); return 1\nf()\n")
+    for _ in range(2):
+        assert place.run(argv, AGENTRUN_ATTEMPT="0").effects == ["1"]
+    assert place.run(argv, AGENTRUN_ATTEMPT="1").effects == ["1"]
+    assert place.run(argv, AGENTRUN_ATTEMPT="0").effects == ["1"]
+    assert place.run(argv, AGENTRUN_ATTEMPT="2").effects == []

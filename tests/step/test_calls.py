@@ -61,3 +61,19 @@ def test_what_is_no_call_is_passed_over(tmp_path: Path, foreign: bytes) -> None:
 def test_a_journal_that_is_no_file(tmp_path: Path, make: object) -> None:
     make(tmp_path / "calls")  # type: ignore[operator]
     assert CallsReader(str(tmp_path / "calls")).read_new() == []
+
+
+def test_it_reads_a_bounded_part_at_a_time_and_passes_over_what_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    large = line(result=json.dumps("x" * 1_000_000))
+    path.write_bytes(large * 9 + b"[" * (20 << 20) + b"\n" + line() + line()[:-1])
+    reader = CallsReader(str(path))
+    found = [len(reader.read_new())]
+    assert (found, reader.more) == ([4], True)
+    while reader.more:
+        found.append(len(reader.read_new()))
+    assert sum(found) == 10 and max(found) < 6
+    assert reader.offset == path.stat().st_size - len(line()) + 1
+    with path.open("ab") as file:
+        file.write(b"\n")
+    assert (reader.read_new(), reader.more) == ([CALL], False)
