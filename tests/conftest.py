@@ -1,4 +1,4 @@
-"""For all tests: commands are started by the thousand, and each would compile what this process may not keep compiled."""
+"""For all tests: commands are started by the thousand, and each would compile what may not be kept compiled."""
 
 from __future__ import annotations
 

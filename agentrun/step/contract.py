@@ -155,8 +155,8 @@ def environment(
 ) -> dict[str, str]:
     """The variables of the contract, to be laid over all others. The two times are RFC 3339, or empty.
 
-    `python_path` and `path`: the PYTHONPATH and the PATH that the step would have without us. A round knows its number by $AGENTRUN_ROUND; the
-    item of a `foreach` is not among these: whoever knows it adds it (`item_variable`).
+    `python_path` and `path`: the PYTHONPATH and the PATH that the step would have without us. A round knows its number
+    by $AGENTRUN_ROUND; the item of a `foreach` is not among these: whoever knows it adds it (`item_variable`).
     """
     given = {
         "AGENTRUN_RUN_ID": run_id,

@@ -6,6 +6,8 @@ import pytest
 
 from .rig import Step
 
+pytestmark = pytest.mark.slow
+
 KILLED = 'if os.environ["AGENTRUN_ATTEMPT"] == "1": os.kill(os.getpid(), 9)'
 CHARGE = """
     import asyncio, multiprocessing, subprocess, threading

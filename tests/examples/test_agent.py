@@ -23,6 +23,8 @@ import pytest
 
 from .clone import EXAMPLES, LIMIT, Clone, kill_everything
 
+pytestmark = pytest.mark.slow
+
 ONE_RUN = {"PLAN": 1, "SEARCH": 4, "JUDGE": 4, "SUMMARIZE": 6, "WRITE": 4, "REVIEW": 1}
 
 

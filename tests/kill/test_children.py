@@ -10,6 +10,8 @@ import pytest
 
 from .arena import LIMIT, Arena, Gate, wait_gone
 
+pytestmark = pytest.mark.slow
+
 # What is done is noted last, so that a step that was cut off at its gate has done nothing.
 NOTE = 'echo "$AGENTRUN_JOB/$AGENTRUN_STEP $AGENTRUN_ATTEMPT" >> "$ARENA/ledger"'
 ALL = ["job/before", "child/a", "child/b", "child/d", "job/after"]

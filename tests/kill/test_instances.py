@@ -11,6 +11,8 @@ import pytest
 
 from .arena import LIMIT, Arena
 
+pytestmark = pytest.mark.slow
+
 # The effect is outside agentrun: one line of one write, appended by the last thing that the instance does.
 NOTE = 'echo "$AGENTRUN_STEP $AGENTRUN_ATTEMPT $AGENTRUN_INTERRUPTED $AGENTRUN_ITEM" >> "$ARENA/ledger"'
 BEGUN = 'echo "$AGENTRUN_STEP $AGENTRUN_ITEM" >> "$ARENA/begun"'
@@ -133,7 +135,7 @@ steps:
 """)  # fmt: skip
     run = arena.start("run", str(job))
     gate.reached()
-    wait_for(lambda: len(arena.lines()) == 3)
+    wait_for(lambda: arena.rows("SELECT steps_done FROM runs") == [(3,)])
     run.send_signal(number)
     assert run.wait(LIMIT) == status
     assert arena.status("fan")["interrupted"] is True

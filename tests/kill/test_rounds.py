@@ -9,6 +9,8 @@ import pytest
 from .arena import LIMIT, Arena
 from .test_instances import wait_for
 
+pytestmark = pytest.mark.slow
+
 NOTE = 'echo "$AGENTRUN_STEP $AGENTRUN_ATTEMPT ${OUT_n:-0} $AGENTRUN_IDEMPOTENCY_KEY" >> "$ARENA/ledger"'
 ROUNDS = 4
 

@@ -19,6 +19,8 @@ IMPATIENT = """
 import sys
 from agentrun.store import database
 from agentrun.__main__ import main
+
+pytestmark = pytest.mark.slow
 database.open_for_writing.__kwdefaults__["patience"] = 2.0
 main()
 """
