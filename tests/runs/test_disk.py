@@ -14,13 +14,14 @@ import pytest
 from ..kill.arena import LIMIT
 from .place import MARK, Place, heard, is_root
 
+pytestmark = pytest.mark.slow
+
 # The real program, only that it gives up on the database after two seconds and not after thirty.
 IMPATIENT = """
 import sys
 from agentrun.store import database
 from agentrun.__main__ import main
 
-pytestmark = pytest.mark.slow
 database.open_for_writing.__kwdefaults__["patience"] = 2.0
 main()
 """
