@@ -65,27 +65,27 @@ class Group:
             self._limit_memory(self.folders["memory"], None, False)
 
     def _limit_memory(self, folder: str, limit: int | None, whole: bool) -> None:
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def cpu(self) -> int:
         """Used so far, in ms."""
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def memory(self) -> int:
         """Used now, in bytes."""
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def peak(self) -> int:
         """The most memory that it ever held, in bytes, files that it had read included."""
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def kills(self) -> int:
         """How many in it the kernel killed for want of memory, whoever's limit it was."""
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def full(self) -> bool:
         """Whether its own limit of memory was reached, and not that of one below or above it."""
-        raise NotImplementedError
+        raise AssertionError("each version has its own")
 
     def processes(self) -> int:
         """Processes and threads in it now."""
