@@ -195,10 +195,17 @@ What a function with
 returns is a checkpoint inside of the step: on a retry or a resume the script
 starts again from its top, and calls that are done return what they returned
 before, without running.
-Results are JSON.
+Results are JSON, of 1 MiB at most.
 Calls are told apart by function, arguments and how many of them came before;
 arguments that are no JSON need a
 .Li key .
+So do calls in a command line that one step starts several times: without it
+they are made again.
+Those of an
+.Ic if
+or
+.Ic until
+always are.
 .Li output
 adds to the outputs of the step, and
 .Li usage
