@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -42,17 +41,22 @@ def instance_memory(arena: Arena, quick: bool) -> Row:
 
 
 def _peak_of(arena: Arena, argv: list[str]) -> float:
-    """The largest resident size of a command, in KiB (its children are smaller)."""
-    script = (
-        "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:]); _, status, usage = os.wait4(p.pid, 0);"
-        " print(usage.ru_maxrss, status)"
-    )
-    done = subprocess.run(
-        ["python3", "-c", script, *argv], cwd=arena.path, env=arena.env, capture_output=True, text=True, check=True
-    )
-    size, status = map(int, done.stdout.split())
-    assert status == 0, done.stderr
-    return float(size)
+    """The largest resident size of a command itself, in KiB: not that of what it waits for."""
+    process = arena.start(argv)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _high_water(process.pid))
+        time.sleep(0.005)
+    process.communicate()
+    return float(peak)
+
+
+def _high_water(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0
 
 
 def resume_instances(arena: Arena, quick: bool) -> Row:
@@ -92,15 +96,7 @@ def isolation(arena: Arena, quick: bool) -> Row:
         "id: output, needs: [], budget: {output: 1MiB}, run: 'yes'",
     ]
     job = arena.job(steps, f"max_parallel: {good + 3}\n")
-    script = (
-        "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:], stderr=subprocess.DEVNULL);"
-        " _, status, usage = os.wait4(p.pid, 0); print(usage.ru_maxrss, os.waitstatus_to_exitcode(status))"
-    )
-    done = subprocess.run(
-        ["python3", "-c", script, *arena.agentrun("run", job)],
-        cwd=arena.path, env=arena.env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    size, _ = map(int, done.stdout.split())
+    size = _peak_of(arena, arena.agentrun("run", job))
     succeeded = arena.one("SELECT count(*) FROM steps WHERE outcome = 'succeeded'")
     assert succeeded == (good,), succeeded
     for step, reason in (("memory", "oom"), ("forks", "processes"), ("output", "output")):
