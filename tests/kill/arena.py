@@ -91,9 +91,9 @@ class Arena:
                 continue
         raise AssertionError("no shim holds the run")
 
-    def step_processes(self) -> list[int]:
-        """Every process that carries the tag of the latest run."""
-        tag = f"AGENTRUN_RUN_ID={self.run_id}".encode()
+    def step_processes(self, run_id: str | None = None) -> list[int]:
+        """Every process that carries the tag of a run; of the latest if none is named."""
+        tag = f"AGENTRUN_RUN_ID={run_id or self.run_id}".encode()
         found = []
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             try:

@@ -64,16 +64,7 @@ def shim_of(arena: Arena, job: str) -> int:
 
 
 def tagged(arena: Arena, job: str) -> list[int]:
-    tag = f"AGENTRUN_RUN_ID={id_of(arena, job)}".encode()
-    found = []
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if tag in file.read().split(b"\0"):
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+    return arena.step_processes(id_of(arena, job))
 
 
 def kill_all_of(arena: Arena, *names: str) -> None:
