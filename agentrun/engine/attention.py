@@ -15,6 +15,7 @@ import selectors
 import signal
 from typing import Any
 
+from .. import effects
 from ..step.link import Link, ShimGone
 from ..store.folders import RunFolder
 
@@ -35,7 +36,7 @@ class Attention:
 
     def __enter__(self) -> Attention:
         try:
-            os.mkfifo(self._path, 0o600)
+            effects.mkfifo(self._path, 0o600)
         except FileExistsError:
             pass
         self._bell = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -58,7 +59,7 @@ class Attention:
         for fd in (self._bell, self._woken, self._waker):
             os.close(fd)
         try:
-            os.unlink(self._path)
+            effects.unlink(self._path)
         except FileNotFoundError:
             pass
 
@@ -124,7 +125,7 @@ def ring(folder: RunFolder) -> None:
     except OSError:
         return  # nobody listens; whoever owns it next looks first
     try:
-        os.write(fd, b"!")
+        effects.write(fd, b"!")
     except BlockingIOError:
         pass  # it has been rung already
     finally:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from .. import effects
 from ..errors import CannotWrite, NotFound, UsageError
 from ..model import JSON, Job
 from ..store import locks
@@ -85,11 +86,11 @@ class Frozen(NamedTuple):
 
     def save(self, folder: RunFolder) -> None:
         """Keep it, readable by nobody else, on disk before the record names the run."""
-        fd = os.open(folder.environment, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = effects.create(folder.environment, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"env": dict(self.env), "umask": self.umask, "cwd": self.cwd}, file, ensure_ascii=False)
             file.flush()
-            os.fsync(fd)
+            effects.fsync(fd)
 
 
 def _environment() -> dict[str, str]:
@@ -173,16 +174,15 @@ def forget(folder: RunFolder) -> None:
     """A run that has succeeded needs its frozen environment no more, and it may hold secrets."""
     for path in (folder.environment, fingerprints.path_in(folder)):
         try:
-            os.unlink(path)
+            effects.unlink(path)
         except FileNotFoundError:
             pass
 
 
 def remove(folder: RunFolder) -> None:
     """Remove the folder of a run that has no record."""
-    import shutil
 
-    shutil.rmtree(folder.path, ignore_errors=True)
+    effects.remove_tree(folder.path)
 
 
 def sweep_folders(root: str, reader: Reader) -> None:

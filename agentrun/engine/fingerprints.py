@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from .. import effects
 from ..digest import sha256_hex
 from ..model import Job
 from ..store.folders import RunFolder
@@ -37,7 +38,7 @@ def save(folder: RunFolder, job: Job, job_folder: str) -> None:
     """Keep what the named files hold now. Not synced: without it a resume has nothing to tell, no more."""
     prints = _prints(job, job_folder)
     if prints:
-        with open(os.open(path_in(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
+        with open(effects.create(path_in(folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as file:
             json.dump(prints, file)
 
 

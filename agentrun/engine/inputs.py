@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from .. import effects
 from ..errors import AgentrunError, CannotWrite
 from ..instants import rfc3339
 from ..model import JSON, Budget, Job, Step, instance_name, split_instance
@@ -65,7 +66,7 @@ class Inputs:
         self.working_folder = contract.working_folder(job, self._job_folder)
         root = os.path.dirname(os.path.dirname(folder.path))
         self._job_dir = os.path.join(root, "jobs", job.name)
-        os.makedirs(self._job_dir, mode=0o700, exist_ok=True)
+        effects.makedirs(self._job_dir, mode=0o700, exist_ok=True)
         self._scheduled = rfc3339(run.scheduled_time) if run.scheduled_time is not None else ""
         last = reader.last_success(job.name)
         self._last_success = rfc3339(last) if last is not None else ""

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
+from .. import effects
 from ..errors import Busy, CannotWrite, NotFound
 from ..model import JSON
 from ..step.boot import boot_id
@@ -36,7 +37,7 @@ class Lease:
         """Take it; None if somebody else holds it. NotFound if the run's folder is gone."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
-            fd = os.open(folder.lock, flags, 0o600)
+            fd = effects.create(folder.lock, flags, 0o600)
         except FileNotFoundError as error:
             raise NotFound(
                 f"the folder of run {folder.run_id} is gone: {folder.path}",
@@ -115,7 +116,7 @@ def _end(folder: RunFolder, owner: Mapping[str, JSON]) -> None:
     try:
         if start_time(owner["pid"]) == owner["start"]:  # asked again: now the pidfd pins it
             print(f"agentrun: ending process {owner['pid']}, which holds run {folder.run_id}", file=sys.stderr)
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            effects.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.poll(_PATIENCE * 1000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from .. import effects
 from ..errors import CannotWrite
 from ..store.folders import RunFolder
 
@@ -19,7 +20,7 @@ def copy(parent: RunFolder, child: RunFolder) -> None:
     import shutil
 
     try:
-        shutil.copytree(parent.scratch, child.scratch, symlinks=True, dirs_exist_ok=True, ignore=_special)
+        effects.copy_tree(parent.scratch, child.scratch, symlinks=True, dirs_exist_ok=True, ignore=_special)
     except shutil.Error as failures:
         path, _, why = failures.args[0][0]
         raise _cannot(parent, path, why) from failures

@@ -20,6 +20,7 @@ import os
 import time
 from heapq import heapify, heappop, heappush
 
+from .. import effects
 from . import tree
 from .attempt import Attempt, wall
 from .launch import Launcher, SpawnFailed, remove
@@ -204,7 +205,7 @@ class Attempts:
     def _reap_into(self, touched: list[Attempt]) -> None:
         while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = effects.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:

@@ -10,6 +10,7 @@ import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see p
 import errno
 import os
 
+from .. import effects
 from . import procs
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ class Group:
     def make(self) -> None:
         """FileExistsError if a part of it is there already."""
         for path in self.paths:
-            os.mkdir(path, 0o700)
+            effects.mkdir(path, 0o700)
 
     def limit(self, limits: dict[str, int], *, whole: bool = True) -> None:
         """Hold it to them from now on, as far as it can. It is `tight` where it held more already.
@@ -203,7 +204,7 @@ class GroupV2(Group):
 
 def make(path: str) -> None:
     try:
-        os.mkdir(path, 0o700)
+        effects.mkdir(path, 0o700)
     except FileExistsError:
         pass
 
@@ -215,7 +216,7 @@ def put(path: str, text: str) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     try:
-        os.write(fd, text.encode())
+        effects.write(fd, text.encode())
         return 0
     except OSError as error:
         return error.errno or errno.EIO
@@ -266,7 +267,7 @@ def remove(folder: str) -> bool:
     for name in inner(folder):
         remove(f"{folder}/{name}")
     try:
-        os.rmdir(folder)
+        effects.rmdir(folder)
     except FileNotFoundError:
         pass
     except OSError:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 
+from .. import effects
 from . import procs
 from .cgroup import Group, GroupV1, GroupV2, below, inner, make, pids_in, put, remove
 
@@ -91,7 +92,7 @@ class Cgroups:
         """Come back. False: we could not, and nothing in there may be limited."""
         for fd in self._back:
             try:
-                os.pwrite(fd, b"0", 0)
+                effects.pwrite(fd, b"0", 0)
             except OSError:
                 self.stuck = True
         if self.stuck:
@@ -277,9 +278,9 @@ def _note(folder: RunFolder, paths: list[str]) -> None:
     known = _noted(folder)
     text = "".join(path + "\n" for path in paths if path not in known)
     if text:
-        fd = os.open(_notes(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = effects.create(_notes(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, os.fsencode(text))
+            effects.write(fd, os.fsencode(text))
         finally:
             os.close(fd)
 

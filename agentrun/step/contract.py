@@ -25,6 +25,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from .. import effects
 from ..digest import sha256_hex
 from ..errors import JobFileError, NotFound
 from ..model import JSON, Job, Problem, Step, split_instance
@@ -305,7 +306,7 @@ def write_call(
             "job_folder": job_folder,
         }
     path = folder.call(instance, attempt)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+    with open(effects.create(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         json.dump(call, file)
     return path
 

@@ -16,6 +16,7 @@ import errno
 import os
 import resource
 
+from .. import effects
 from ..store.folders import RunFolder
 
 TYPE_CHECKING = False
@@ -131,7 +132,7 @@ class Launcher:
         if meter:
             meter.enter()
         try:
-            return os.posix_spawn(
+            return effects.posix_spawn(
                 program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
             )
         finally:
@@ -151,7 +152,7 @@ def start_supervisor(argv: list[str], umask: int, home: int) -> int:
     try:
         os.fchdir(home)
         program = _find(argv[0], os.environ.get("PATH", _DEFAULT_PATH))
-        return os.posix_spawn(program, argv, os.environ, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
+        return effects.posix_spawn(program, argv, os.environ, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
     finally:
         os.umask(ours)
 
@@ -159,11 +160,11 @@ def start_supervisor(argv: list[str], umask: int, home: int) -> int:
 def remove(place: Place) -> int:
     """Remove a place that cannot be used again. The pid of a process that does it, if it may take long; else 0."""
     try:
-        os.unlink(place.fifo)
+        effects.unlink(place.fifo)
     except OSError:
         pass
     try:
-        os.rmdir(place.tmp)
+        effects.rmdir(place.tmp)
     except FileNotFoundError:
         pass
     except OSError:
@@ -176,7 +177,8 @@ def _start_removal(path: str) -> int:
     env = {"PATH": _DEFAULT_PATH}
     try:
         program = _find("rm", _DEFAULT_PATH)
-        return os.posix_spawn(program, ["rm", "-rf", "--", path], env, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
+        argv = ["rm", "-rf", "--", path]
+        return effects.posix_spawn(program, argv, env, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
     except OSError:
         return 0
 

@@ -18,6 +18,7 @@ import os
 import select
 import time
 
+from .. import effects
 from .protocol import VERSION, Wire, stream
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ class Link:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         # until the shim has its own handlers
         before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        pid = os.fork()
+        pid = effects.fork()
         if pid == 0:
             status = 70
             try:
@@ -82,7 +83,7 @@ class Link:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         os.set_inheritable(theirs.fileno(), True)
         argv = [sys.executable, "-P", "-m", "agentrun.step.shim", str(theirs.fileno())]
-        pid = os.posix_spawn(sys.executable, argv, os.environ)
+        pid = effects.posix_spawn(sys.executable, argv, os.environ)
         theirs.close()
         return cls(Wire(ours), pid)
 
@@ -113,7 +114,7 @@ class Link:
         sock = stream()
         try:
             # a path that fits into 108 bytes, however long the folder's is
-            sock.connect(f"/proc/self/fd/{handle}/{os.path.basename(folder.socket)}")
+            effects.connect(sock, f"/proc/self/fd/{handle}/{os.path.basename(folder.socket)}")
         except BlockingIOError:
             sock.close()
             raise ShimGone(f"the shim of run {folder.run_id} does not answer")
@@ -208,7 +209,7 @@ class Link:
         self._wire.close()
         if self._child:
             try:
-                if os.waitpid(self._child, os.WNOHANG)[0]:
+                if effects.waitpid(self._child, os.WNOHANG)[0]:
                     self._child = 0
             except ChildProcessError:
                 self._child = 0

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 
+from .. import effects
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,18 +59,18 @@ class LogWriter:
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         if self._index < 0:
-            self._index = os.open(self._paths[1], flags, 0o600)
-        self._log = os.open(self._paths[0], flags, 0o600)
+            self._index = effects.create(self._paths[1], flags, 0o600)
+        self._log = effects.create(self._paths[0], flags, 0o600)
         self._at = os.fstat(self._log).st_size
 
     def _put(self, block: memoryview | bytes, ms: int) -> None:
         if ms != self._ms:
-            os.write(self._index, b"%d %d\n" % (self._at, ms))
+            effects.write(self._index, b"%d %d\n" % (self._at, ms))
             self._ms = ms
-        written = os.write(self._log, block)
+        written = effects.write(self._log, block)
         self._at += written
         while written < len(block):  # short only when the disk is nearly full: the next write says so
-            more = os.write(self._log, block[written:])
+            more = effects.write(self._log, block[written:])
             written += more
             self._at += more
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import stat
 
+from .. import effects
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..store.folders import RunFolder
@@ -51,7 +53,7 @@ class Places:
         if own:
             place = Place(self._folder.tmp(*key), self._folder.fifo(*key), lasting=False)
             try:
-                os.mkdir(place.tmp, 0o700)
+                effects.mkdir(place.tmp, 0o700)
             except FileExistsError:
                 pass  # of a shim that was killed before it could start this same attempt
         else:
@@ -65,7 +67,7 @@ class Places:
             self._made += 1
             tmp = os.path.join(self._folder.path, "tmp", name)
             try:
-                os.mkdir(tmp, 0o700)
+                effects.mkdir(tmp, 0o700)
             except FileExistsError:
                 continue  # left by another shim
             return Place(tmp, os.path.join(self._folder.path, "io", f"{name}.fifo"), lasting=True)
@@ -88,7 +90,7 @@ class Places:
     def close(self) -> None:
         """Remove the free ones: the run needs no more."""
         for place in self._free:
-            for remove, path in ((os.unlink, place.fifo), (os.rmdir, place.tmp)):
+            for remove, path in ((effects.unlink, place.fifo), (effects.rmdir, place.tmp)):
                 try:
                     remove(path)
                 except OSError:
@@ -98,7 +100,7 @@ class Places:
 
 def _make_fifo(path: str) -> None:
     try:
-        os.mkfifo(path, 0o600)
+        effects.mkfifo(path, 0o600)
     except FileExistsError:  # a new one, so that no reader or writer of the old is in it
-        os.unlink(path)
-        os.mkfifo(path, 0o600)
+        effects.unlink(path)
+        effects.mkfifo(path, 0o600)

@@ -8,8 +8,9 @@ keeps its number, and can be signalled by it. Everything here may find the proce
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
 import os
+
+from .. import effects
 
 _BLOCK = 65_536
 
@@ -142,7 +143,7 @@ def send_signal(process: Process, number: int) -> bool:
         now = look_up(process.pid)
         if now is None or now.start != process.start:
             return False
-        _signal.pidfd_send_signal(handle, number)
+        effects.pidfd_send_signal(handle, number)
         return True
     except OSError:
         return False
@@ -159,7 +160,7 @@ def _send_without_pidfd(process: Process, number: int) -> bool:
 def send_to_child(pid: int, number: int) -> bool:
     """Signal a child that was not waited for yet; False if it is not ours to signal."""
     try:
-        os.kill(pid, number)
+        effects.kill(pid, number)
     except OSError:
         return False
     return True
@@ -168,7 +169,7 @@ def send_to_child(pid: int, number: int) -> bool:
 def send_to_group(leader: int, number: int) -> bool:
     """Signal the group of a child that was not waited for yet."""
     try:
-        os.killpg(leader, number)
+        effects.killpg(leader, number)
     except OSError:
         return False
     return True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from binascii import crc32
 
+from .. import effects
 from .protocol import decode, encode
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def line(result: Result) -> bytes:
 
 def open_results(path: str) -> int:
     """Open the file for appending, made if need be; a line that an earlier shim left torn is closed off."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = effects.create(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         _close_off(fd)
     except OSError:
@@ -88,14 +89,14 @@ def append(fd: int, result: Result) -> None:
     """Write one line. OSError if it is not all there: the caller tries again later, on a line of its own."""
     text = line(result)
     _close_off(fd)
-    if os.write(fd, text) != len(text):
+    if effects.write(fd, text) != len(text):
         raise OSError(28, "only a part of the result could be written")
 
 
 def complain(sentence: str) -> None:
     """Say it on the stderr that was inherited: whoever started the run hears it, and cron mails it."""
     try:
-        os.write(2, f"agentrun: {sentence}\n".encode())
+        effects.write(2, f"agentrun: {sentence}\n".encode())
     except OSError:
         pass
 
@@ -103,7 +104,7 @@ def complain(sentence: str) -> None:
 def _close_off(fd: int) -> None:
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
-        os.write(fd, b"\n")
+        effects.write(fd, b"\n")
 
 
 class ResultsReader:

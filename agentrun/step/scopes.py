@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 
+from .. import effects
 from . import procs
 from .cgroup import Group, GroupV1, GroupV2
 from .cgroups import CONTROLLERS, own_folders
@@ -55,7 +56,8 @@ def works() -> bool:
         return False
     streams = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
     try:
-        pid = os.posix_spawnp("systemd-run", [*_base(), "--", "true"], os.environ, file_actions=streams, setsid=True)
+        argv = [*_base(), "--", "true"]
+        pid = effects.posix_spawnp("systemd-run", argv, os.environ, file_actions=streams, setsid=True)
     except OSError:
         return False
     finally:
@@ -63,13 +65,13 @@ def works() -> bool:
     try:
         handle = os.pidfd_open(pid)
     except (OSError, AttributeError):
-        return os.waitpid(pid, 0)[1] == 0
+        return effects.waitpid(pid, 0)[1] == 0
     try:
         if not select.select([handle], [], [], PROBE)[0]:
-            os.kill(pid, 9)
+            effects.kill(pid, 9)
     finally:
         os.close(handle)
-    return os.waitpid(pid, 0)[1] == 0
+    return effects.waitpid(pid, 0)[1] == 0
 
 
 def adopt(pid: int, unit: str) -> Group | None:

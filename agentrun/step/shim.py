@@ -29,6 +29,7 @@ import select
 import sys
 import time
 
+from .. import effects
 from ..store.folders import RunFolder
 from ..store.locks import SHIM, try_lock
 from .attempts import Attempts
@@ -236,7 +237,7 @@ class Shim:
         """The first frame: which run this is. Refused if another shim holds it or the folder is not usable."""
         folder = RunFolder.at(message["folder"])
         try:
-            self._lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = effects.create(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if not try_lock(self._lock, SHIM):
                 raise BlockingIOError(11, "another shim holds this run")
             self._listen(folder)
@@ -261,11 +262,11 @@ class Shim:
         handle = os.open(folder.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             try:
-                os.unlink(folder.socket)  # of a shim that was killed: the lock is ours
+                effects.unlink(folder.socket)  # of a shim that was killed: the lock is ours
             except FileNotFoundError:
                 pass
             self._socket = stream()
-            self._socket.bind(f"/proc/self/fd/{handle}/{os.path.basename(folder.socket)}")
+            effects.bind(self._socket, f"/proc/self/fd/{handle}/{os.path.basename(folder.socket)}")
             self._socket.listen(16)
         finally:
             os.close(handle)
@@ -339,7 +340,7 @@ class Shim:
     def _stop_listening(self) -> None:
         if self._socket and self._folder:
             try:
-                os.unlink(self._folder.socket)
+                effects.unlink(self._folder.socket)
             except OSError:
                 pass
             self._watch(self._socket.fileno(), None)
@@ -394,7 +395,7 @@ def serve(sock: _socket.socket) -> None:
     """What the forked child does instead of going on: be the shim, to its end."""
     gc.freeze()  # what the supervisor had loaded is not ours to collect; touching it would copy its pages
     gc.enable()
-    os.setsid()
+    effects.setsid()
     become_subreaper()
     kept = tidy_descriptors(sock.fileno())
     Shim(sock, kept).run()

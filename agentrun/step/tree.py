@@ -20,6 +20,7 @@ import os
 import select
 import time
 
+from .. import effects
 from . import cgroups, procs
 from .procs import Process
 
@@ -395,7 +396,6 @@ def _wait_for(found: list[Leftover], limit_ms: int) -> None:
 
 
 def _clear(folder: RunFolder, keep: Collection[Key]) -> None:
-    import shutil
 
     kept = {f"{instance}#{attempt}" for instance, attempt in keep}
     for part, ending in (("io", ".fifo"), ("tmp", "")):
@@ -408,6 +408,6 @@ def _clear(folder: RunFolder, keep: Collection[Key]) -> None:
             if not name.endswith(ending) or name.removesuffix(ending) in kept:
                 continue
             if ending:
-                os.unlink(path)
+                effects.unlink(path)
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                effects.remove_tree(path)

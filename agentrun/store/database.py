@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
+from .. import effects
 from ..errors import Busy, CannotWrite, StoreError
 from . import folders, locks, schema
 
@@ -106,7 +107,7 @@ class Database:
         cursor.execute("BEGIN IMMEDIATE")
         try:
             result = work(cursor)
-            cursor.execute("COMMIT")
+            effects.commit(cursor)
             return result
         except BaseException:
             # SQLite has rolled back by itself after FULL and IOERR
@@ -118,7 +119,7 @@ class Database:
         """Close under the lock: the last connection to go checkpoints the WAL."""
         try:
             with write_lock(self._lock, self.root, self._notice):
-                self.connection.close()
+                effects.close_database(self.connection)
         finally:
             os.close(self._lock)
 
@@ -149,7 +150,7 @@ def open_for_writing(
             return database
         except BaseException:
             with write_lock(lock, root, notice):
-                connection.close()
+                effects.close_database(connection)
             raise
     except sqlite3.Error as error:
         os.close(lock)
@@ -211,13 +212,13 @@ def write_lock(lock: int, root: str, notice: Callable[[str], None]) -> Iterator[
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            effects.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _wait_for_lock(lock, root, notice)
         try:
             yield
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
+            effects.flock(lock, fcntl.LOCK_UN)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -239,7 +240,7 @@ def _wait_for_lock(lock: int, root: str, notice: Callable[[str], None]) -> None:
     old = signal.signal(signal.SIGALRM, ring)
     try:
         signal.setitimer(signal.ITIMER_REAL, NAME_THE_HOLDER_AFTER * 0.8, NAME_THE_HOLDER_AFTER * 0.2)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        effects.flock(lock, fcntl.LOCK_EX)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
@@ -264,7 +265,7 @@ def _holder(lock: int) -> str:
 
 def _open_lock(root: str) -> int:
     try:
-        return os.open(os.path.join(root, "agentrun.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return effects.create(os.path.join(root, "agentrun.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotWrite(
             f"cannot write in the state folder {root}: {error.strerror}",
@@ -275,7 +276,7 @@ def _open_lock(root: str) -> int:
 def _create_private(file: str) -> None:
     # before SQLite does: its -wal and -shm take over the mode of the database
     try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(effects.create(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise CannotWrite(f"cannot create {file}: {error.strerror}", "free space, or set AGENTRUN_HOME") from error
 
@@ -324,7 +325,7 @@ def _migrate(database: Database) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {number + 1}")
-                connection.execute("COMMIT")
+                effects.commit(connection)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -355,14 +356,13 @@ def _open_copy(file: str) -> sqlite3.Connection:
 
     `immutable=1` would be cheaper, and would leave out everything that is still in the -wal.
     """
-    import shutil
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="agentrun-") as folder:
         copy = os.path.join(folder, "agentrun.db")
-        shutil.copyfile(file, copy)
+        effects.copy_file(file, copy)
         if os.path.exists(file + "-wal"):
-            shutil.copyfile(file + "-wal", copy + "-wal")
+            effects.copy_file(file + "-wal", copy + "-wal")
         source = sqlite3.connect(copy)
         connection = sqlite3.connect(":memory:", isolation_level=None)
         source.backup(connection)

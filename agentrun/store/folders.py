@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 
+from .. import effects
 from ..errors import CannotWrite
 
 
@@ -46,7 +47,7 @@ def prepare(root: str) -> None:
     Raises CannotWrite: what a stranger can write to would decide what runs under our name.
     """
     try:
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        effects.makedirs(root, mode=0o700, exist_ok=True)
         info = os.stat(root)
     except OSError as error:
         raise CannotWrite(
@@ -96,10 +97,10 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder and those below it, 0700. FileExistsError if the run's folder is there already."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        os.mkdir(self.path, 0o700)
+        effects.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        effects.mkdir(self.path, 0o700)
         for name in ("log", "io", "tmp", "scratch"):
-            os.mkdir(os.path.join(self.path, name), 0o700)
+            effects.mkdir(os.path.join(self.path, name), 0o700)
 
     @property
     def lock(self) -> str:

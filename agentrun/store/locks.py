@@ -14,6 +14,8 @@ import os
 import struct
 import time
 
+from .. import effects
+
 LEASE = 0  # byte 0 of a run's lock file: the supervisor that may advance it
 SHIM = 1   # byte 1: the shim that holds its processes
 
@@ -24,7 +26,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 def try_lock(fd: int, byte: int) -> bool:
     """Take the exclusive lock on one byte of an open, writable file; False if somebody else holds it."""
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        effects.ofd_lock(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
     except (BlockingIOError, PermissionError):
         return False
     return True
@@ -32,7 +34,7 @@ def try_lock(fd: int, byte: int) -> bool:
 
 def unlock(fd: int, byte: int) -> None:
     """Let go of one byte."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+    effects.ofd_lock(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def held(path: str, byte: int) -> bool:
