@@ -6,7 +6,8 @@ Every point that any process of the program reaches is appended to FILE as a rec
 in the file is its number, from 1 on, across all processes. The process that reaches number AT does the ACTION:
 
     kill    SIGKILL to itself
-    stop    SIGSTOP to itself: whoever looks on kills all of the run at once, as a power cut would
+    stop    one byte into the FIFO FILE.here, then SIGSTOP to itself: whoever reads there kills all of the run at
+            once, as a power cut would
     none    nothing: the points are counted
 
 With a SEED that is not 0, one in eight of the points waits for up to 4 ms, chosen by seed and number: other things
@@ -60,4 +61,7 @@ def point(name: str) -> None:
         if chance & 7 == 0:
             time.sleep((chance >> 8) % 4000 / 1e6)
     if number == int(_AT) and _ACTION in _SIGNALS:
+        if _ACTION == "stop":
+            bell = os.open(f"{_FILE}.here", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(bell, b"!")
         os.kill(os.getpid(), _SIGNALS[_ACTION])

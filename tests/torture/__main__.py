@@ -1,0 +1,55 @@
+"""Torture: kill, fill, cut, flood and confuse agentrun, and see whether it keeps its promises.
+
+    python -m tests.torture [FAMILY …] [--seed N] [--minutes N] [--scale ci|normal|full]
+
+Prints a table: family, cases, faults injected, violations. Any violation is a bug; exit status 1. `--minutes` is for
+each family. `planted` plants bugs into a copy of the program, one at a time, and wants each to be seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from .tally import ROOT, Tally, Wanted
+
+FAMILIES = (
+    "points", "syscalls", "kills", "escapees", "signals", "disk", "power", "reboot", "races", "damage", "crowd",
+    "logs", "clock", "changed", "planted",
+)  # fmt: skip
+MOST = 20  # violations that are printed of a family
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__.split("\n")[0])
+    parser.add_argument("family", nargs="*", choices=[[], *FAMILIES], metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--seed", type=int, default=0, help="0")
+    parser.add_argument("--minutes", type=float, help="begin no new case of a family after so long")
+    parser.add_argument("--scale", choices=("ci", "normal", "full"), default="normal", help="normal")
+    parser.add_argument("--package", type=Path, default=ROOT, help="the folder with the program under test")
+    wanted = parser.parse_args()
+    head = f"{'family':<10} {'cases':>7} {'faults':>8} {'violations':>11} {'seconds':>8}"
+    print(f"{head}  seed {wanted.seed}, {wanted.scale}", flush=True)
+    failed = 0
+    for name in wanted.family or FAMILIES:
+        begun = time.monotonic()
+        tally: Tally = importlib.import_module(f".{name}", __package__).torture(
+            Wanted(seed=wanted.seed, scale=wanted.scale, minutes=wanted.minutes, package=wanted.package.resolve())
+        )
+        seconds = time.monotonic() - begun
+        row = f"{name:<10} {tally.cases:>7,} {tally.faults:>8,} {len(tally.violations):>11,} {seconds:>8.0f}"
+        print(f"{row}  {'; '.join(tally.notes)}", flush=True)
+        for violation in tally.violations[:MOST]:
+            print(f"    {violation}", flush=True)
+        if len(tally.violations) > MOST:
+            print(f"    and {len(tally.violations) - MOST} more", flush=True)
+        failed += len(tally.violations)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
