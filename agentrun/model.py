@@ -21,7 +21,7 @@ from typing import Any, Literal
 State = Literal["queued", "running", "waiting", "finished"]
 Outcome = Literal["succeeded", "failed", "timed_out", "over_budget", "cancelled", "skipped", "interrupted"]
 When = Literal["on_success", "on_failure", "always"]
-OnInterrupt = Literal["rerun", "skip", "fail"]
+OnInterrupt = Literal["rerun", "verify", "ask", "skip", "fail"]
 # Why something ended as it did, where the outcome alone does not say. Part of the record, never shown alone.
 Reason = Literal[
     "if",            # skipped: its own condition said no
@@ -56,14 +56,15 @@ Reason = Literal[
 
 # One table for the three things that have a lifecycle; the database's CHECKs and guarded updates follow it.
 TRANSITIONS: Mapping[str, Mapping[State, frozenset[State]]] = {
-    # a finished run is reopened by `resume RUN`; a queued one is recorded but was never taken
+    # a finished run is reopened by `resume RUN`; a queued one is recorded but was never taken; a waiting one is parked:
+    # only a person's answers are left to wait for, and no process advances it
     "run": {
         "queued": frozenset({"running"}),
-        "running": frozenset({"finished"}),
+        "running": frozenset({"waiting", "finished"}),
         "waiting": frozenset({"running", "finished"}),
         "finished": frozenset({"running"}),
     },
-    # waiting: between two attempts; queued again: reopened by `resume RUN`
+    # waiting: between two attempts, or for an answer (`on_interrupt: ask`); queued again: reopened by `resume RUN`
     "step": {
         "queued": frozenset({"running", "finished"}),
         "running": frozenset({"waiting", "running", "finished"}),
@@ -151,7 +152,8 @@ class Step:
     `env` and `args` (the file's `with`) may hold `${{ references }}` in any string; so may `idempotency_key`.
     `needs` is always explicit here: names of earlier or later steps, never a circle. `job` is the path of another
     job file, as it is written. `foreach` is a list, whose items may hold references, or a text that is one; it makes
-    one instance for each item, `repeat` one for each round; a step has at most one of the two.
+    one instance for each item, `repeat` one for each round; a step has at most one of the two. `verify` is the command
+    that says whether an interrupted attempt did its work: there exactly where `on_interrupt` is `verify`.
     """
 
     id: str
@@ -171,6 +173,7 @@ class Step:
     retry: Retry = Retry()
     continue_on_error: bool = False
     on_interrupt: OnInterrupt = "rerun"
+    verify: str | None = None
     idempotency_key: str | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
     leave_running: bool = False

@@ -1,6 +1,6 @@
 """The layers of the design, read from the code itself: imports go down, and each library has one owner.
 
-    cli > render > convert > cron > engine > step > store > spec > instants, model, errors, effects
+    cli > render > convert > cron > health > engine > step > store > spec > instants, model, errors, effects
 
 `durable` and `inside` are for the steps' own interpreters: they know nobody, and nobody knows them. `__main__` stands
 above all of them, the package's own `__version__` below. Also the house rules that a machine can check: the length of
@@ -21,8 +21,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agentrun"
 
-LAYERS = [("__main__",), ("cli",), ("render",), ("convert",), ("cron",), ("engine",), ("step",), ("store",),
-          ("spec",), ("durable", "inside"),
+LAYERS = [("__main__",), ("cli",), ("render",), ("convert",), ("cron",), ("health",), ("engine",), ("step",),
+          ("store",), ("spec",), ("durable", "inside"),
           ("instants", "digest", "model", "errors", "effects", "faults"), ("",)]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

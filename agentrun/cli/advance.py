@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ..engine import recover
 from ..engine.clock import Clock, wall
 from ..engine.ending import status_of_run
 from ..engine.lease import Lease
+from ..errors import StoreError
 from ..model import Job
 from ..store.changes import Change
 from ..store.database import open_for_writing
@@ -106,9 +108,16 @@ def _advance(
         return show_end(reader, reader.run(run_id), shown, as_json=as_json)
     run = supervisor.run
     shown.begin(run, supervisor.job, reader.usual_duration(run.job), wall(), active=reader.active_steps(run_id))
-    if supervisor.advance() == "stopped":
-        return _show_stop(supervisor, shown, reader)
-    return show_end(reader, reader.run(run_id), shown, as_json=as_json)
+    match supervisor.advance():
+        case "stopped":
+            return _show_stop(supervisor, shown, reader)
+        case "parked":
+            shown.end(reader.run(run_id), wall())
+            return show_questions(reader, reader.run(run_id), as_json=as_json)
+    status = show_end(reader, reader.run(run_id), shown, as_json=as_json)
+    if run.caller is None:
+        _back_up(store)
+    return status
 
 
 def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False) -> int:
@@ -126,6 +135,29 @@ def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False)
 
         print_run(reader, home(), run)
     return status_of_run(run)
+
+
+def show_questions(reader: Reader, run: Run, *, as_json: bool = False) -> int:
+    """Say what a parked run waits for; also where nobody looks on, so that cron mails it."""
+    from ..render.questions import question_lines
+
+    print("\n".join(question_lines(run, reader.questions(run.id))), file=sys.stderr, flush=True)
+    if as_json:
+        from ..render.jsonshape import print_run
+
+        print_run(reader, home(), run)
+    return 75
+
+
+def _back_up(store: Store) -> None:
+    """Copy the record, at most once an hour; a run does not fail by that."""
+    from ..store.backups import back_up
+
+    try:
+        back_up(store.database.root, time.time())
+    except StoreError as error:  # `doctor` tells of it elsewhere
+        if sys.stderr.isatty():
+            print(f"agentrun: {error.message}", file=sys.stderr)
 
 
 def _show_stop(supervisor: Supervisor, shown: Watcher, reader: Reader) -> int:

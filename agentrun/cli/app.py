@@ -49,6 +49,7 @@ VERBS = {
     "status": Verb("Show how the runs stand, or one run and its steps.", "Look"),
     "logs": Verb("Show what the steps of a run wrote.", "Look"),
     "events": Verb("Show the journal: what happened, when, and by whom.", "Look"),
+    "doctor": Verb("Check what agentrun stands on: this machine, the record, the runs and the crontab.", "Look"),
     "validate": Verb("Check job files and show everything that is wrong in them.", "Job files"),
     "plan": Verb("Show what a run of a job would do, and in which order.", "Job files"),
     "env": Verb("Show the environment that a step's process is given.", "Job files"),
@@ -195,6 +196,8 @@ def _tell(error: Exception) -> int:
         where = f": {error.filename}" if error.filename else ""
         _complain(f"{error.strerror or error}{where}", None)
         return _SYSTEM
+    if damage := _damage():  # overwritten pages may hold anything: it need not be a mistake of ours
+        return _tell(damage)
     return _bug(error)
 
 
@@ -216,6 +219,22 @@ def _explained(error: Exception) -> Exception:
 
     assert isinstance(error, sqlite3.Error)
     return database.explain(error, database.path(folders.home()))
+
+
+def _damage() -> Exception | None:
+    """What is wrong with the database, if anything is."""
+    import sqlite3
+
+    from ..errors import StoreError
+    from ..store import database, folders
+    from ..store.soundness import faults
+
+    file = database.path(folders.home())
+    try:
+        wrong = faults(file) if os.path.exists(file) else []
+    except (StoreError, sqlite3.Error, OSError):
+        return None
+    return StoreError(wrong[0], "agentrun doctor --repair rebuilds it") if wrong else None
 
 
 def _bug(error: Exception) -> int:

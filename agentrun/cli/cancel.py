@@ -40,7 +40,9 @@ def cancel(
             lost.cancel(store, store.reader.run(found.id))
             talk(f"run {found.id} of {found.job} had lost its folder: its record says cancelled now")
             return 0
-        held = found.held(record.root)
+        # read after the wish: who parks the run later sees it, who has parked it does not
+        parked = store.reader.run(found.id).state == "waiting"
+        held = found.held(record.root) and not parked
         if held:
             from ..engine.attention import ring
 

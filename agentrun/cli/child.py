@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +18,8 @@ from ..engine.clock import wall
 from ..engine.lease import this_process
 from ..errors import NotFound, UsageError
 from ..model import JSON, Job
+from ..store.changes import Change
+from ..store.questions import StepQuestioned
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
@@ -30,7 +32,7 @@ def child(call: Annotated[str, typer.Argument()]) -> None:
     os.environ["AGENTRUN_HOME"] = told["root"]  # whatever the step's environment says
     caller, instance = told["caller"]
     with advance.open_store() as store:
-        shown = advance.watcher(quiet=True)
+        shown = _Asking()
         run = store.reader.child_of(caller, instance)
         if run is None:
             run_id, _lease, clock = _create(store, told)
@@ -40,6 +42,25 @@ def child(call: Annotated[str, typer.Argument()]) -> None:
         elif run.state == "finished":
             raise typer.Exit(0)
         raise typer.Exit(advance.advance(store, run.id, shown=shown))
+
+
+class _Asking(advance.Silent):
+    """Writes questions into the log of the step that the run is: its run is not parked, so nobody else says them."""
+
+    def begin(
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._run = run
+
+    def changed(self, changes: Sequence[Change], now: int) -> None:
+        asked = [(change.instance, change.question) for change in changes if isinstance(change, StepQuestioned)]
+        if asked:
+            from ..render.questions import question_lines
+
+            try:
+                print("\n".join(question_lines(self._run, asked)), flush=True)
+            except OSError:
+                pass  # whoever reads the log: the record has the question
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _BAD = ("failed", "timed_out", "over_budget")
 
 
 class LogFile:
-    """The log of one attempt; number 0 is a condition: an `if`, or the `until` of a round.
+    """The log of one attempt; number 0 is a condition: an `if`, the `until` of a round, a `verify`.
 
     Times in ms; `ended`: nothing more will come.
     """
@@ -89,6 +89,8 @@ class Selection:
             ended_at = attempt.finished_at or (attempt.started_at if over else None)
             found.append(self._file(step, attempt.number, attempt.started_at, ended_at))
         found += self._untils(all_rows, over)
+        known = {file.path for file in found}
+        found += (file for file in self._verifies(rows, over) if file.path not in known)
         return sorted(found, key=lambda file: file.order)
 
     def _untils(self, rows: Mapping[str, StepRow], over: bool) -> Iterator[LogFile]:
@@ -107,6 +109,19 @@ class Selection:
             # nothing says when it answered, but for what came of it: the next round, or the end of the step
             ended_at = (after.started_at if after else None) or (own.finished_at if own else None)
             yield self._file(row, 0, began, ended_at or (began if over else None))
+
+    def _verifies(self, rows: Mapping[str, StepRow], over: bool) -> Iterator[LogFile]:
+        """The logs of the `verify` of what was interrupted: attempt 0, whose log may be that of a condition as well."""
+        job = self._job()
+        verified = {step.id for step in job.steps if step.verify is not None} if job else set()
+        if not verified or self.failed:
+            return
+        for attempt in self.record.reader.attempts(self.run.id):
+            row = rows.get(attempt.instance)
+            if row is None or attempt.outcome != "interrupted" or attempt.instance.partition("[")[0] not in verified:
+                continue
+            ended = over or not row.verifying
+            yield self._file(row, 0, attempt.finished_at or attempt.started_at, row.finished_at if ended else None)
 
     def _file(self, row: StepRow, number: int, started_at: int, ended_at: int | None) -> LogFile:
         folder = self.record.folder(self.run)

@@ -65,9 +65,9 @@ def logs(
 
     2026-11-20T10:00:00.123Z quotes/7f3a 3/9 quote#1 | text
 
-    `quote[2]#1` is an instance or a round. `quote?` is the condition (`if`) of the step, and after a round its `until`.
-    Control characters are shown as escapes, but for --raw. With --grep
-    the exit status is 1 if no line was found.
+    `quote[2]#1` is an instance or a round. `quote?` is a condition: the `if` of the step, after a round its
+    `until`, after an interruption its `verify`. Control characters are shown as escapes, but for --raw. With
+    --grep the exit status is 1 if no line was found.
     """
     record = need_record()
     selection = Selection(record, record.find(run), tuple(step or ()), failed)
@@ -84,11 +84,11 @@ def logs(
     else:
         sieve = _sieve(pattern, moment_ms, harmless=not as_json)
         shown = _show(selection, sieve, _printer(selection, as_json), tail, follow)
-    if grep is not None and not shown:
-        return 1
-    if not (shown or follow or step or since or grep or failed or tail == 0):
-        talk(_nothing_written(selection))
-    return 0
+    if grep is None and not as_json:
+        _tell_if_parked(selection)
+        if not (shown or follow or step or since or failed or tail == 0):
+            talk(_nothing_written(selection))
+    return 1 if grep is not None and not shown else 0
 
 
 def _nothing_written(selection: Selection) -> str:
@@ -220,6 +220,13 @@ def _show(selection: Selection, sieve: Sieve, show: Printer, tail: int | None, f
 def _tell_if_interrupted(standing: Standing) -> None:
     if standing.interrupted:
         talk(f"nobody advances this run any more; it goes on with: {command('resume', standing.run.id)}")
+
+
+def _tell_if_parked(selection: Selection) -> None:
+    run = selection.record.reader.run(selection.run.id)
+    if run.state == "waiting":
+        asked = ", ".join(instance for instance, _ in selection.record.reader.questions(run.id)[:3])
+        talk(f"this run waits for an answer ({asked}: was it done?); see {command('status', run.id)}")
 
 
 def _follow(selection: Selection, files: list[LogFile], show: Callable[[Iterable[Line]], object]) -> Standing:

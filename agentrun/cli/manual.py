@@ -41,6 +41,9 @@ with the step that was interrupted. There is no daemon and no server: put `agent
 goes on with the run. Runs of one job are not kept apart yet: where one may take longer than the time to the next,
 begin the line with `flock -n FILE`.
 
+`agentrun doctor` says whether this machine, the record and the crontab are fit for all that, and what to do where they
+are not.
+
 A run with `--detach` goes on without anybody who could be told of its failure: look with `agentrun status`.
 
 A run is named by its id, by a unique start or end of it, by its job's name (the latest run), as `JOB~2` (the one
@@ -55,7 +58,7 @@ With `--json`, lists are one array, streams are JSON lines, and every object nam
 
 _EXITS = (
     ("0", "The run has succeeded, also if it had already; or the command has done what it was asked for."),
-    ("1", "logs --grep has found nothing."),
+    ("1", "logs --grep has found nothing; a check of doctor is not good."),
     ("1-255", "The status of the first step that failed: 128+n if signal n ended it, 124 if its timeout did."),
     ("2", "The command line makes no sense."),
     ("65", "The job file is wrong."),
@@ -63,7 +66,7 @@ _EXITS = (
     ("69", "Something that is needed is missing."),
     ("70", "A mistake in agentrun itself."),
     ("73, 74", "Something cannot be written; the disk, the system or the database failed."),
-    ("75", "Not finished now, and nothing is wrong: another process advances the run, for example."),
+    ("75", "Not finished now, and nothing is wrong: another process advances the run, or it waits for an answer."),
     ("124", "The deadline of the run."),
     ("125", "The budget of the run."),
     ("130, 143", "Stopped by a signal; agentrun resume goes on."),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import typer
@@ -23,7 +24,7 @@ from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
-from . import advance
+from . import advance, answers
 from .complete import complete_run, complete_step
 from .record import need_record
 
@@ -31,27 +32,47 @@ _TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before 
 _POLL = 0.02  # seconds
 
 
+_Run = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run: its id, a unique part of it, a job's name, or JOB~2.",
+        autocompletion=complete_run,
+    ),
+]
+_From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="STEP",
+        help="Do it again from this step, as a new run with new keys.",
+        autocompletion=complete_step,
+    ),
+]
+_TookPlace = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STEP",
+        help="The answer: the interrupted step did its work, and has succeeded. May be given again.",
+        autocompletion=complete_step,
+    ),
+]
+_Rerun = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STEP", help="The answer: it did not, run it again. May be given again.", autocompletion=complete_step
+    ),
+]
+
+
 def resume(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]",
-            help="A run: its id, a unique part of it, a job's name, or JOB~2.",
-            autocompletion=complete_run,
-        ),
-    ] = None,
-    from_step: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STEP",
-            help="Do it again from this step, as a new run with new keys.",
-            autocompletion=complete_step,
-        ),
-    ] = None,
+    run: _Run = None,
+    from_step: _From = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be reused and what would run; do nothing.")
     ] = False,
+    took_place: _TookPlace = None,
+    rerun: _Rerun = None,
     spec: Annotated[
         str | None, typer.Option(metavar="FILE", help="Go on with this job file instead of the run's own.")
     ] = None,
@@ -69,28 +90,39 @@ def resume(
 ) -> None:
     """Go on with an interrupted or failed run; without RUN, with every run that was interrupted."""
     if run is None:
-        if from_step or plan or spec or force or env_here or as_json:
+        if from_step or plan or spec or force or env_here or as_json or took_place or rerun:
             raise UsageError("these options need a RUN", "for example: agentrun resume quotes --plan")
         raise typer.Exit(_resume_all(verbose=verbose))
     if from_step and (spec or force or env_here):
         raise UsageError("--from starts a new run: it does not go together with --spec, --force or --env-here")
+    answered = bool(took_place or rerun)
+    if answered and (from_step or plan or spec):
+        raise UsageError("an answer goes on with the run as it is: without --from, --plan and --spec")
     if plan:
         return _plan(run, from_step, spec)
     with advance.open_store() as store:
         found = store.reader.find(run)
         if from_step:
             raise typer.Exit(_from(store, found, from_step, as_json=as_json))
-        if found.caller is not None and not found.held(home()):
-            outermost = store.reader.outermost(found)
-            raise UsageError(
-                f"run {found.id} of {found.job} is a step of another run, and goes on with it",
-                f"go on with: agentrun resume {outermost.id}",
-            )
+        options = _Options(spec, accept_changes, force, env_here, as_json)
+        if answered:
+            raise typer.Exit(_answer(store, found, took_place or (), rerun or (), options._replace(answers=True)))
+        _refuse_child(store.reader, found)
         if found.outcome == "succeeded":
             given = [name for name, it in (("--spec", spec), ("--force", force), ("--env-here", env_here)) if it]
             return _nothing_to_do(store.reader, found, given, as_json=as_json)
-        options = _Options(spec, accept_changes, force, env_here, as_json)
+        if found.state == "waiting" and not (spec or env_here) and not answers.is_due(store.reader, found):
+            raise typer.Exit(advance.show_questions(store.reader, found, as_json=as_json))
         raise typer.Exit(_resume(store, found, options))
+
+
+def _refuse_child(reader: Reader, run: Run) -> None:
+    """Raises UsageError for a child run that nobody advances."""
+    if run.caller is not None and not run.held(home()):
+        raise UsageError(
+            f"run {run.id} of {run.job} is a step of another run, and goes on with it",
+            f"go on with: agentrun resume {reader.outermost(run).id}",
+        )
 
 
 def supervise(run: Annotated[str, typer.Argument()]) -> None:
@@ -106,7 +138,8 @@ def supervise(run: Annotated[str, typer.Argument()]) -> None:
 def resume_one(run_id: str) -> int:
     """Advance an unfinished run that nobody holds: for verbs that need it brought to its end."""
     with advance.open_store() as store:
-        return advance.advance(store, run_id, shown=advance.watcher())
+        lease = answers.take_parked(store, store.reader.run(run_id))
+        return advance.advance(store, run_id, shown=advance.watcher(), lease=lease)
 
 
 class _Options(NamedTuple):
@@ -115,6 +148,7 @@ class _Options(NamedTuple):
     force: bool
     env_here: bool
     as_json: bool
+    answers: bool = False  # it says something of the run as it stood: a finished one is not begun again
 
 
 def _plan(name: str, from_step: str | None, spec: str | None) -> None:
@@ -143,11 +177,26 @@ def _nothing_to_do(reader: Reader, run: Run, given: list[str], *, as_json: bool)
         print_run(reader, home(), run)
 
 
-def _resume(store: Store, run: Run, options: _Options) -> int:
+def _answer(store: Store, run: Run, took_place: Sequence[str], rerun: Sequence[str], options: _Options) -> int:
+    """Write what a person says, and let the run go on: where it is, or here."""
+    answers.answer(store, run, took_place, rerun)
+    lease = answers.take_parked(store, run)
+    run = store.reader.run(run.id)
+    if lease is None and answers.goes_on_elsewhere(store, run):
+        return 0
+    if run.caller is None:
+        return _resume(store, run, options, lease)
+    outermost = store.reader.outermost(run)  # a child goes on with its parent
+    if answers.goes_on_elsewhere(store, outermost):
+        return 0
+    return _resume(store, outermost, options)
+
+
+def _resume(store: Store, run: Run, options: _Options, lease: Lease | None = None) -> int:
     """The lease first: everything that is read before it may be different a moment later."""
     reader = store.reader
     folder = RunFolder(home(), run.id)
-    lease = overtake(folder, run.owner) if options.force else Lease.acquire(folder)
+    lease = lease or (overtake(folder, run.owner) if options.force else Lease.acquire(folder))
     if lease is None:
         raise busy(run.id, run.owner)
     run = reader.run(run.id)
@@ -157,7 +206,7 @@ def _resume(store: Store, run: Run, options: _Options) -> int:
         run = reader.run(run.id)
     else:
         _tell_changes(reader, run, folder)
-    if run.state == "finished" and run.outcome != "succeeded":
+    if run.state == "finished" and run.outcome != "succeeded" and not options.answers:
         reuse.reopen(store, run, by=by, now=wall())
     return advance.advance(
         store,
@@ -245,6 +294,9 @@ def _resume_all(*, verbose: bool) -> int:
     for run in reader.unfinished():
         if lost.is_lost(root, run):
             lost_ones.append(run)
+        elif run.state == "waiting" and not answers.is_due(reader, run):
+            if verbose:
+                print(f"agentrun: {run.job}/{run.id} waits for an answer", file=sys.stderr)
         elif locks.held(RunFolder(root, run.id).lock, locks.LEASE):
             if verbose:
                 print(f"agentrun: {run.job}/{run.id} is being advanced by somebody else", file=sys.stderr)
@@ -283,6 +335,8 @@ def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
         run = reader.run(run_id)  # read after the locks: who let go of them has written before
         if run.state == "finished":
             return None if run.outcome == "succeeded" else f"did not succeed (exit status {status_of_run(run)})"
+        if run.state == "waiting":
+            return None  # it has said what it waits for
         if lease:
             return None  # somebody else advances it
         if not shim or 0 < status != 75 or wall() > give_up:

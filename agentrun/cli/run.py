@@ -117,6 +117,11 @@ def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool,
 
             print_run(store.reader, home(), run)
         return status_of_run(run)
+    if run.state == "waiting":
+        from .answers import is_due
+
+        if not is_due(store.reader, run):
+            return advance.show_questions(store.reader, run, as_json=as_json)
     if run.held(home()):
         _say(f"{run.job}/{run_id} has this key and is being advanced", None)
         return 75

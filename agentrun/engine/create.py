@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .. import effects
 from ..errors import CannotWrite, NotFound, UsageError
 from ..model import JSON, Job
-from ..store import locks
+from ..store import locks, redo
 from ..store.changes import StepSettled
 from ..store.folders import RunFolder
 from ..store.read import Reader
@@ -198,7 +198,8 @@ def sweep_folders(root: str, reader: Reader) -> None:
         return
     for name in reader.unknown(old):
         folder = RunFolder(root, name)
-        if not locks.held(folder.lock, locks.LEASE):
+        # one transaction may have been cut off before its end; more were recorded, and the database has forgotten them
+        if not locks.held(folder.lock, locks.LEASE) and redo.last_number(folder.journal) <= 1:
             remove(folder)
     for folder in (RunFolder(root, name) for name in old):
         if os.path.exists(folder.environment) and reader.outcome(folder.run_id) == "succeeded":

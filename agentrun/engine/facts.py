@@ -11,7 +11,7 @@ process of its own was interrupted: every other end is decided in the turn that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..model import Job, Outcome, instance_name
 from .history import (
@@ -25,14 +25,18 @@ from .history import (
     End,
     Ended,
     Happened,
+    Leave,
     Park,
+    Question,
     Settle,
     Start,
     StopWished,
+    Told,
     Unfold,
     Unfolded,
+    Verify,
 )
-from .indices import Indices, StepFacts
+from .indices import Indices, StepFacts, must_verify
 from .instances import Group, is_instance, number_of, place_of, position_of
 
 __all__ = ["CLOSING_LIMIT", "Facts", "StepFacts"]
@@ -47,7 +51,7 @@ class Facts(Indices):
     `steps` holds the steps and their instances by name. A run that was closed before is told so by
     `apply(Close(...))`, a cancelled one by `apply(CancelWished(...))`. `started_below` counts the attempts of child
     runs. `first_failure` is the first step or instance that failed, for the exit status; of those given to `Facts`,
-    by file order.
+    by file order. `stays`: somebody counts on the process that advances the run, so that it is never parked.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Facts(Indices):
         self.seed, self.deadline_at = seed, deadline_at
         self.started, self.started_below = started, 0
         self.cancels = 0
-        self.stopping = False
+        self.stopping = self.stays = self.parked = False
         self.used_up = self.exceeded = False  # a budget of the run other than that of steps
         self.lent: int | None = None  # attempts that the day and the runs that called this one still allow
         self.limit: int | None = None  # when the time of the handlers of a closed run is over
@@ -99,12 +103,25 @@ class Facts(Indices):
         facts = self._by_place[place]
         if not facts.running or self.at_work(place) != (x.step, 0):
             return False
-        until = facts.round > 0
+        settles = facts.round > 0 or facts.doubt is not None  # an `if` that says go does not
         self._take_off(place, facts, x.at)
-        if x.status is not None and (until or x.status != 0):
+        if x.status is not None and (settles or x.status != 0):
             facts.undecided = x
         elif x.status == 0:
             facts.asked = "go"
+        self._enter(place, facts)
+        return True
+
+    def _told(self, x: Told) -> bool:
+        if x.step not in self.steps:
+            return False
+        place, facts = self._find(x.step)
+        if place not in self.asking:
+            return False
+        self.clock = max(self.clock, x.at)
+        self.parked = False
+        self._unfile(place)
+        facts.undecided = x
         self._enter(place, facts)
         return True
 
@@ -132,6 +149,7 @@ class Facts(Indices):
     def _cancel_wished(self, x: CancelWished) -> bool:
         self.clock = max(self.clock, x.at)
         self.cancels += 1
+        self.parked = False
         return True
 
     def _stop_wished(self, x: StopWished) -> bool:
@@ -153,13 +171,24 @@ class Facts(Indices):
             facts.state, facts.due = "running", None
         return self._put_on(place, facts)
 
+    def _verify(self, x: Verify) -> bool:
+        place, facts = self._find(x.step)
+        facts.state, facts.due, facts.undecided, facts.doubt = "running", None, None, "verify"
+        return self._put_on(place, facts)
+
+    def _question(self, x: Question) -> bool:
+        place, facts = self._find(x.step)
+        facts.interruptions = 0  # in a row of those that nobody looked into
+        self._wait(place, facts, None, "ask")
+        return True
+
     def _start(self, x: Start) -> bool:
         place = self._place_of(x.step)
         step = self.step_at(place)
         if step.repeat and is_instance(place):
             self._begin_round(place, x.step)
         facts = self._by_place[place]
-        facts.state, facts.attempt, facts.due, facts.undecided = "running", x.attempt, None, None
+        facts.state, facts.attempt, facts.due, facts.undecided, facts.doubt = "running", x.attempt, None, None, None
         if not step.is_handler:
             self.started += 1
             self.lent = None if self.lent is None else self.lent - 1
@@ -167,22 +196,29 @@ class Facts(Indices):
 
     def _park(self, x: Park) -> bool:
         place, facts = self._find(x.step)
-        facts.state, facts.due = "waiting", x.until
-        if isinstance(facts.undecided, Answered):  # the `until` of a loop said: again
+        if isinstance(facts.undecided, Answered) and facts.round:  # the `until` of a loop said: again
             facts.answered = facts.round
-        facts.undecided = None
+        answered = isinstance(facts.undecided, (Answered, Told))
+        doubt: Literal["verify"] | None = "verify" if not answered and must_verify(self.step_at(place), facts) else None
+        self._wait(place, facts, x.until, doubt)
+        return True
+
+    def _wait(
+        self, place: int, facts: StepFacts, until: int | None, doubt: Literal["verify", "ask"] | None
+    ) -> None:
+        """Until then, or for an answer; another instance may have its place meanwhile."""
+        facts.state, facts.due, facts.doubt, facts.undecided = "waiting", until, doubt, None
         self.undecided.discard(place)
         if is_instance(place):
             self.groups[position_of(place)].active.discard(place)
         self._enter(place, facts)
         if is_instance(place):
             self._feed(position_of(place))
-        return True
 
     def _settle(self, x: Settle) -> bool:
         place, facts = self._find(x.step)
         facts.state, facts.outcome, facts.reason, facts.covered = "finished", x.outcome, x.reason, x.covered
-        facts.due, facts.undecided = None, None
+        facts.due, facts.undecided, facts.doubt = None, None, None
         self.cut_short |= x.outcome == "over_budget" and x.reason == "budget"
         self._unfile(place)
         self._note_failure(place, facts)
@@ -214,6 +250,10 @@ class Facts(Indices):
         self.closing = x
         for place in list(self.unwanted):  # what a handler waits for may have just come
             self._file(place)
+        return True
+
+    def _leave(self, x: Leave) -> bool:
+        self.parked = True
         return True
 
     def _complete(self, x: Complete) -> bool:
@@ -253,16 +293,20 @@ class Facts(Indices):
 _APPLY: Mapping[type, Callable[[Facts, Any], bool]] = {
     Ended: Facts._ended,
     Answered: Facts._answered,
+    Told: Facts._told,
     Unfolded: Facts._unfolded,
     BudgetSpent: Facts._budget_spent,
     CancelWished: Facts._cancel_wished,
     StopWished: Facts._stop_wished,
     Unfold: Facts._unfold,
     Ask: Facts._ask,
+    Verify: Facts._verify,
+    Question: Facts._question,
     Start: Facts._start,
     Park: Facts._park,
     Settle: Facts._settle,
     End: Facts._end,
     Close: Facts._close,
+    Leave: Facts._leave,
     Complete: Facts._complete,
 }

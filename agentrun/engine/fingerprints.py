@@ -75,6 +75,8 @@ def _prints(job: Job, job_folder: str) -> dict[str, str]:
 def _names(job: Job) -> Iterator[tuple[str, bool | None]]:
     """Names of files, and whether they are programs: False of what is written to, None: if it is executable."""
     for step in job.steps:
+        if step.verify is not None:
+            yield from named(step.verify)
         if step.run is not None:
             yield from named(step.run)
         elif step.python is not None and step.python.module is not None:

@@ -1,9 +1,10 @@
 """What the history of a run is made of: what happened to it, and what the plan decided.
 
-Happened: `Ended`, `Answered`, `Unfolded`, `BudgetSpent`, `CancelWished`, `StopWished`. Decided: `Unfold`, `Ask`,
-`Start`, `Park`, `Settle`, `End`, `Close`, `Complete`. `Facts.apply` takes both. Times are wall times, in ms since
-the epoch. `step` is the name of a step, or of an instance or round of it: `quote[3]`. Attempt 0 is a condition:
-of a step or an instance its `if`, of a round the `until` that follows it.
+Happened: `Ended`, `Answered`, `Told`, `Unfolded`, `BudgetSpent`, `CancelWished`, `StopWished`. Decided: `Unfold`,
+`Ask`, `Verify`, `Question`, `Start`, `Park`, `Settle`, `End`, `Close`, `Leave`, `Complete`. `Facts.apply` takes both.
+Times are wall times, in ms since the epoch. `step` is the name of a step, or of an instance or round of it:
+`quote[3]`. Attempt 0 is a condition: of a step or an instance its `if`, of a round the `until` that follows it; of
+what was interrupted its `verify`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from ..model import Outcome, Reason
 
+Answer = Literal["took_place", "rerun"]  # what a person says of an attempt whose end nobody saw
 Cause = Literal["cancel", "deadline", "shutdown", "budget", "fail_fast"]
 
 
@@ -37,6 +39,14 @@ class Answered(NamedTuple):
 
     step: str
     status: int | None
+    at: int
+
+
+class Told(NamedTuple):
+    """A person has answered the question about an interrupted attempt."""
+
+    step: str
+    answer: Answer
     at: int
 
 
@@ -86,6 +96,18 @@ class Ask(NamedTuple):
     step: str
 
 
+class Verify(NamedTuple):
+    """Run the `verify` of what was interrupted (attempt 0): 0, it did take place; 1, it did not; else a person says."""
+
+    step: str
+
+
+class Question(NamedTuple):
+    """The step waits until a person says whether its interrupted attempt did its work."""
+
+    step: str
+
+
 class Start(NamedTuple):
     step: str
     attempt: int
@@ -129,9 +151,13 @@ class Close(NamedTuple):
     final: Literal["cancel", "deadline"] | None = None
 
 
+class Leave(NamedTuple):
+    """Nothing goes on without an answer, so nobody needs to stay: the run is parked. `Told` or a cancel goes on."""
+
+
 class Complete(NamedTuple):
     outcome: Outcome
 
 
-Happened = Ended | Answered | Unfolded | BudgetSpent | CancelWished | StopWished
-Decision = Unfold | Ask | Start | Park | Settle | End | Close | Complete
+Happened = Ended | Answered | Told | Unfolded | BudgetSpent | CancelWished | StopWished
+Decision = Unfold | Ask | Verify | Question | Start | Park | Settle | End | Close | Leave | Complete

@@ -8,6 +8,8 @@ What is not settled stands in exactly one of four places:
 They are kept by `when` because that is what the end of a run tells apart. Every index holds places
 (`instances.py`); those in `ready` are negative and ascending, so that the next to begin is the last of the list.
 
+What waits for a person's answer is idle, and in `asking`: neither ready nor due.
+
 Nothing here is decided, but for one thing: a step whose needs are all settled is filed as `ready` or as `unwanted`, by
 its `when`. `facts.py` moves things from place to place, by what has happened and what was decided.
 """
@@ -21,7 +23,7 @@ from heapq import heappop, heappush
 from typing import Literal
 
 from ..model import Job, Outcome, Reason, State, Step, When, instance_name, split_instance
-from .history import Answered, Cause, Close, Ended, Gathered, Unfolded
+from .history import Answered, Cause, Close, Ended, Gathered, Told, Unfolded
 from .instances import Group, is_instance, number_of, place_of, position_of
 
 FAILURES: frozenset[Outcome] = frozenset({"failed", "timed_out", "over_budget"})
@@ -35,7 +37,8 @@ class StepFacts:
 
     `attempt` numbers the last attempt begun; `tries` are the failed ones since the step was created or reopened,
     `interruptions` the unrequested ones in a row. `running`: its attempt, or its condition while that is unanswered,
-    has a process. `due`: when it may be tried again. `ending`: what it was told to end for.
+    has a process. `due`: when it may be tried again. `ending`: what it was told to end for. `doubt`: its last attempt
+    was interrupted, and its `verify` is to be asked, or is asked (`verify`); or a person is (`ask`).
 
     Of a step with `foreach`: `numbers` are those of its instances, once its list is known. With `repeat`: `round` is
     the last round begun, `answered` the last one whose `until` said: again.
@@ -52,7 +55,8 @@ class StepFacts:
     asked: Literal["go"] | None = None
     running: bool = False
     ending: Cause | None = None
-    undecided: Ended | Answered | Unfolded | Gathered | None = None
+    doubt: Literal["verify", "ask"] | None = None
+    undecided: Ended | Answered | Told | Unfolded | Gathered | None = None
     numbers: Sequence[int] | None = None
     round: int = 0
     answered: int = 0
@@ -70,6 +74,14 @@ class StepFacts:
 def must_ask(step: Step, facts: StepFacts) -> bool:
     """True if the `if` has to be answered before the first attempt."""
     return step.condition is not None and facts.asked is None
+
+
+def must_verify(step: Step, facts: StepFacts) -> bool:
+    """True if its `verify` has to be asked before another attempt."""
+    if facts.doubt == "verify":
+        return True
+    ended = facts.undecided
+    return step.on_interrupt == "verify" and isinstance(ended, Ended) and ended.outcome == "interrupted"
 
 
 class Indices:
@@ -106,6 +118,7 @@ class Indices:
         self.idle: dict[When, set[int]] = {"on_success": set(), "on_failure": set(), "always": set()}
         self.live: dict[When, set[int]] = {"on_success": set(), "on_failure": set(), "always": set()}
         self.ending: set[int] = set()
+        self.asking: set[int] = set()
         self.groups: dict[int, Group] = {}
         self.reopened: dict[int, list[str]] = {}  # instances, not settled, of steps that have not got to them again
         self.halted: set[int] = set()  # positions of those of which an instance failed, and that say fail_fast
@@ -157,7 +170,7 @@ class Indices:
         known = self._by_place[place]
         if self._is_loop(place) and known.round:
             return instance_name(self.step_at(place).id, known.round), 0
-        return self.name_at(place), 0 if self._asks(place, known) else known.attempt
+        return self.name_at(place), 0 if known.doubt or self._asks(place, known) else known.attempt
 
     def knows(self, name: str, attempt: int) -> bool:
         """Whether this is an attempt, or a condition, that has a process now."""
@@ -165,6 +178,10 @@ class Indices:
             return False
         place = self._asker(name) if attempt == 0 else self._place_of(name)
         return self._by_place[place].running and self.at_work(place) == (name, attempt)
+
+    def is_doubtful(self, place: int) -> bool:
+        """Whether what begins next there is a `verify`."""
+        return must_verify(self.step_at(place), self._by_place[place])
 
     def next_at(self, place: int) -> tuple[str, int]:
         """What begins next there: by what name, and as what attempt; 0 for a condition."""
@@ -216,8 +233,10 @@ class Indices:
         return must_ask(step, known) and not (step.repeat and is_instance(place))  # asked once, before the rounds
 
     def _asker(self, name: str) -> int:
-        """Whose condition goes by this name: that of a round is the loop's `until`."""
+        """Whose condition goes by this name: that of a round is the loop's `until`, unless it is in doubt."""
         place = self._place_of(name)
+        if (known := self._by_place.get(place)) is not None and known.doubt:
+            return place
         return place_of(position_of(place)) if self.step_at(place).repeat else place
 
     def _open_group(self, place: int, facts: StepFacts) -> None:
@@ -298,7 +317,9 @@ class Indices:
                 self.groups[position_of(place)].active.add(place)
             return
         self.idle[step.when].add(place)
-        if facts.due is not None:
+        if facts.doubt == "ask":
+            self.asking.add(place)
+        elif facts.due is not None:
             heappush(self.due, (facts.due, place))
         elif is_instance(place) or self._needs_left[position_of(place)] == 0:
             self._file(place)
@@ -327,6 +348,7 @@ class Indices:
         """Take it out of every index of those that have no process."""
         self.undecided.discard(place)
         self.unwanted.discard(place)
+        self.asking.discard(place)
         self.idle[self.step_at(place).when].discard(place)
         at = bisect_left(self.ready, -place)
         if at < len(self.ready) and self.ready[at] == -place:

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from .. import effects
@@ -19,7 +19,7 @@ from ..errors import AgentrunError, CannotWrite
 from ..instants import rfc3339
 from ..model import JSON, Budget, Job, Step, instance_name, split_instance
 from ..spec.references import Unresolved, as_text, pick, resolve
-from ..step import contract
+from ..step import contract, outputs
 from ..store.changes import dumps
 from ..store.folders import RunFolder
 from ..store.instances import Item, item_of, lists_of, numbers_by_key, outputs_in_order
@@ -71,7 +71,9 @@ class Inputs:
         last = reader.last_success(job.name)
         self._last_success = rfc3339(last) if last is not None else ""
 
-    def prepare(self, step: Step, name: str, attempt: int, interrupted: bool) -> Prepared:
+    def prepare(
+        self, step: Step, name: str, attempt: int, interrupted: bool, *, verify: bool = False
+    ) -> Prepared:
         """All that an attempt of a step or instance needs; attempt 0 is its condition. Raises InputsError."""
         number = split_instance(name)[1]
         with _explained():
@@ -85,7 +87,7 @@ class Inputs:
         if self._item:
             inputs["item"] = self._item[0]
             env |= contract.item_variable(self._item[0])
-        until = step.repeat is not None and attempt == 0 and number > 0
+        until = step.repeat is not None and attempt == 0 and number > 0 and not verify
         if step.repeat and (before := number if until else number - 1) > 0:
             env |= contract.round_variables(self.outputs_of(instance_name(step.id, before)))
         _check_environment(key, env)
@@ -108,8 +110,10 @@ class Inputs:
             path=env.get("PATH", self._path),
         )
         try:
+            if verify:
+                env["AGENTRUN_OUTPUT"] = self._fresh_output(name)
             if attempt == 0:
-                argv, shell = contract.condition(self._job, step, shell_env, until=until)
+                argv, shell = contract.condition(self._job, step, shell_env, until=until, verify=verify)
             else:
                 argv, shell = self._command(step, name, attempt, args, shell_env)
         except OSError as error:
@@ -122,6 +126,14 @@ class Inputs:
         if step.repeat is not None:  # a loop within a round of another run begins with no values
             order["env"] = {**dict.fromkeys(self._outs), **env}
         return Prepared(order, key, dumps(inputs))
+
+    def _fresh_output(self, name: str) -> str:
+        """Where a `verify` writes outputs; what an earlier one wrote there is not believed."""
+        path = self._folder.verified(name)
+        for ending in outputs.ENDINGS:
+            with suppress(FileNotFoundError):
+                effects.unlink(path + ending)
+        return path
 
     def _order(
         self, step: Step, name: str, attempt: int, argv: list[str], shell: list[str] | None, env: dict[str, str]

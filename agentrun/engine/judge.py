@@ -151,6 +151,12 @@ def answer(result: Result) -> int | None:
     return result.exit_code
 
 
+def proof(step: Step, path: str) -> str | None:
+    """What a `verify` that ended with 0 says that the attempt gave (JSON). Raises OutputsError: not as declared."""
+    values = outputs.check(outputs.read(path).values, step.outputs)
+    return dumps(values) if values else None
+
+
 def limit_of(step: Step, result: Result) -> str | None:
     """What limit ended a condition, if one did."""
     if result.ended_by in _LIMITS:

@@ -8,21 +8,21 @@
 `decide` changes no fact, asks no clock and has no chance in it: equal histories give equal decisions. Each
 call is one small round; the rounds of a turn end when there is nothing left to decide. A round is the first
 of these that has anything to say: the run is complete; what has ended is settled or waits; the run is being
-stopped; the run closes; what cannot begin any more is settled, what may not go on is ended; steps begin.
-So what ended in time has ended, however late that was seen, and nothing begins before all that is known.
+stopped; the run closes; what cannot begin any more is settled, what may not go on is ended; steps begin; only
+questions to a person are left, and the run is parked. So what ended in time has ended, however late that was
+seen, and nothing begins before all that is known.
 
-The rules are those of "The rules of a run" in the documentation. Each has one function or table here:
-what follows an attempt (`_after_attempt`) or an `if` (`_after_answer`), what is retried and when
-(`_may_retry`, `_retry_delay`), which steps the end of a run lets go on (`BARRED`, `ENDED`), who begins
-(`_begin`), how a run ends (`_outcome`), and what a failed run takes up again (`reopen`, `requeued`).
+The rules are those of "The rules of a run" in the documentation. Each has one function or table: what follows an
+attempt (`_after_attempt`), an `if`, a `verify` or an answer (`_after_…`), what is retried and when (`retries.py`),
+what the end of a run lets go on (`BARRED`, `ENDED`), who begins (`_begin`), how a run ends (`_outcome`), what a
+failed run takes up again (`reopen`, `requeued`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from zlib import crc32
 
-from ..model import Job, Outcome, Reason, Retry, Step, When, split_instance
+from ..model import Job, Outcome, Reason, Step, When, split_instance
 from .facts import CLOSING_LIMIT, Facts, StepFacts
 from .history import (
     Answered,
@@ -37,19 +37,24 @@ from .history import (
     Ended,
     Gathered,
     Happened,
+    Leave,
     Park,
+    Question,
     Settle,
     Start,
     StopWished,
+    Told,
     Unfold,
     Unfolded,
+    Verify,
 )
 from .indices import RUN_ENDS
+from .retries import delay_before_next, may_retry
 
 __all__ = [
     "CLOSING_LIMIT", "Answered", "Ask", "BudgetSpent", "CancelWished", "Cause", "Close", "Complete", "Decision", "End",
-    "Ended", "Facts", "Happened", "Park", "Settle", "Start", "StepFacts", "StopWished", "Unfold", "Unfolded",
-    "decide", "reopen", "requeued", "wake_at",
+    "Ended", "Facts", "Happened", "Leave", "Park", "Question", "Settle", "Start", "StepFacts", "StopWished", "Told",
+    "Unfold", "Unfolded", "Verify", "decide", "reopen", "requeued", "wake_at",
 ]  # fmt: skip
 
 MAX_INTERRUPTIONS = 3
@@ -72,10 +77,6 @@ OVERSPENT: frozenset[When] = frozenset({"on_success"})
 # Why an attempt ended so, unless something else is said; a failed one is looked at more closely.
 REASONS: Mapping[Outcome, Reason] = {"timed_out": "timeout", "cancelled": "cancel", "over_budget": "budget"}
 
-# Causes that are not retried unless `on` names them; those of NEVER not even then.
-UNLESS_NAMED = frozenset({"126", "127", "spawn", "outputs", "budget", "usage"})
-NEVER = frozenset({"inputs"})
-
 # Skipped for one of these reasons, a step does not have to be made up for by `resume RUN`.
 SETTLED_SKIPS: frozenset[Reason | None] = frozenset({"if", "on_interrupt"})
 
@@ -85,7 +86,7 @@ def decide(job: Job, facts: Facts, now: int) -> list[Decision]:
 
     `now` in ms since the epoch. Changes no fact; the cost is that of what changed, not of the size of the job.
     """
-    if facts.completed is not None:
+    if facts.completed is not None or facts.parked:
         return []
     if not facts.open_steps:
         return [Complete(_outcome(facts))]
@@ -96,7 +97,7 @@ def decide(job: Job, facts: Facts, now: int) -> list[Decision]:
     facts.ripen(now)
     if close := _close(facts, now):
         return [close]
-    return _with_instances(facts, _settle(facts)) or _begin(job, facts, now)
+    return _with_instances(facts, _settle(facts)) or _begin(job, facts, now) or _leave(facts)
 
 
 def wake_at(facts: Facts) -> int | None:
@@ -105,6 +106,13 @@ def wake_at(facts: Facts) -> int | None:
         return None
     times = (facts.next_due(), _deadline(facts), facts.limit)
     return min((time for time in times if time is not None), default=None)
+
+
+def _leave(facts: Facts) -> list[Decision]:
+    """Park the run if nothing but answers can bring it on. Not once it is closed: its handlers have five minutes."""
+    if not facts.asking or facts.closing or facts.stays or facts.slots_used or facts.undecided or facts.ready:
+        return []
+    return [Leave()] if facts.next_due() is None else []
 
 
 def _outcome(facts: Facts) -> Outcome:
@@ -230,6 +238,10 @@ def _verdict(facts: Facts, place: int) -> Decision | None:
     name, news = facts.name_at(place), known.undecided
     closing = facts.closing if step.when in _barred(facts) else None
     match news:
+        case Answered() if known.doubt:
+            return _after_verify(step, name, known, news, _held_back(facts, place, closing))
+        case Told():
+            return _after_told(name, news, _held_back(facts, place, closing))
         case Answered() if known.round:
             return _after_until(step, known, news, closing)
         case Answered():
@@ -244,9 +256,15 @@ def _verdict(facts: Facts, place: int) -> Decision | None:
     verdict = _after_attempt(step, name, known, news, facts.seed)
     if isinstance(verdict, Settle):
         return verdict
+    held_back = _held_back(facts, place, closing)
+    return Settle(name, *held_back) if held_back else verdict
+
+
+def _held_back(facts: Facts, place: int, closing: Close | None) -> tuple[Outcome, Reason] | None:
+    """How it ends if it may not begin again."""
     if facts.is_halted(place):
-        return Settle(name, "cancelled", "fail_fast")
-    return Settle(name, *_barred_as(closing)) if closing else verdict
+        return "cancelled", "fail_fast"
+    return _barred_as(closing) if closing else None
 
 
 def _after_answer(step: Step, name: str, answer: Answered, closing: Close | None) -> Settle:
@@ -272,6 +290,28 @@ def _after_until(step: Step, known: StepFacts, answer: Answered, closing: Close 
     return Park(step.id, answer.at + step.repeat.interval)
 
 
+def _after_verify(
+    step: Step, name: str, known: StepFacts, answer: Answered, held_back: tuple[Outcome, Reason] | None
+) -> Settle | Park | Question:
+    """The `verify` has said whether the interrupted attempt did its work; if it cannot tell, a person has to."""
+    if answer.status == 0:
+        return Settle(name, "succeeded")
+    if held_back:
+        return Settle(name, *held_back)
+    if answer.status != 1:
+        return Question(name)
+    if known.interruptions >= MAX_INTERRUPTIONS:
+        return Settle(name, "failed", "interrupted", step.continue_on_error)
+    return Park(name, answer.at)
+
+
+def _after_told(name: str, told: Told, held_back: tuple[Outcome, Reason] | None) -> Settle | Park:
+    """A person has said whether it took place."""
+    if told.answer == "took_place":
+        return Settle(name, "succeeded")
+    return Settle(name, *held_back) if held_back else Park(name, told.at)
+
+
 def _after_instances(step: Step, gathered: Gathered, closing: Close | None) -> Settle:
     """All instances are settled: one that failed fails the step, unless the end of the run came first."""
     if gathered.cut:  # by a budget of the run if the run goes on: its child runs found nothing left in it
@@ -281,7 +321,9 @@ def _after_instances(step: Step, gathered: Gathered, closing: Close | None) -> S
     return Settle(step.id, "succeeded")
 
 
-def _after_attempt(step: Step, name: str, known: StepFacts, ended: Ended, seed: str) -> Settle | Park | None:
+def _after_attempt(
+    step: Step, name: str, known: StepFacts, ended: Ended, seed: str
+) -> Settle | Park | Question | None:
     """What follows an attempt as long as nothing else ends the run."""
     match ended.outcome:
         case "succeeded":
@@ -289,13 +331,17 @@ def _after_attempt(step: Step, name: str, known: StepFacts, ended: Ended, seed: 
         case "interrupted":
             return _after_interruption(step, name, known)
         case "failed" | "timed_out" | "over_budget" if ended.reason not in RUN_ENDS:
-            if known.tries < step.retry.max_attempts and _may_retry(step.retry, ended.causes):
-                return Park(name, ended.at + _retry_delay(step, known, ended, seed))
+            if known.tries < step.retry.max_attempts and may_retry(step.retry, ended.causes):
+                return Park(name, ended.at + delay_before_next(step, known, ended, seed))
             return Settle(name, ended.outcome, _reason(ended), step.continue_on_error)
     return Settle(name, ended.outcome, _reason(ended))
 
 
-def _after_interruption(step: Step, name: str, known: StepFacts) -> Settle | None:
+def _after_interruption(step: Step, name: str, known: StepFacts) -> Settle | Question | None:
+    if step.on_interrupt == "ask":
+        return Question(name)
+    if step.on_interrupt == "verify":
+        return None  # it is asked before anything else
     if known.interruptions >= MAX_INTERRUPTIONS:
         return Settle(name, "failed", "interrupted", step.continue_on_error)
     match step.on_interrupt:
@@ -316,44 +362,6 @@ def _reason(ended: Ended) -> Reason:
     return REASONS[ended.outcome]
 
 
-def _may_retry(retry: Retry, causes: tuple[str, ...]) -> bool:
-    """Whether an attempt that failed for these causes may be followed by another."""
-    if NEVER.intersection(causes) or _names_any(retry.never_on, causes):
-        return False
-    if retry.on:
-        return _names_any(retry.on, causes)
-    return UNLESS_NAMED.isdisjoint(causes)
-
-
-def _names_any(entries: tuple[str, ...], causes: tuple[str, ...]) -> bool:
-    return any(_names(entry, cause) for entry in entries for cause in causes)
-
-
-def _names(entry: str, cause: str) -> bool:
-    """`75` and `timeout` name themselves, `100-110` the exit statuses from 100 to 110."""
-    if entry == cause:
-        return True
-    low, _, high = entry.partition("-")
-    return cause.isdecimal() and low.isdecimal() and high.isdecimal() and int(low) <= int(cause) <= int(high)
-
-
-def _retry_delay(step: Step, known: StepFacts, ended: Ended, seed: str) -> int:
-    """How long to wait before the next attempt, in ms: what the step asked for, else growing with each failure."""
-    if ended.retry_after is not None:
-        return ended.retry_after
-    retry = step.retry
-    delay = min(retry.max_interval, retry.interval)
-    if delay and retry.backoff != 1:
-        try:
-            delay = int(min(retry.max_interval, retry.interval * retry.backoff ** (known.tries - 1)))
-        except OverflowError:
-            delay = retry.max_interval
-    if retry.jitter == "none":
-        return delay
-    # Chance would not be pure: each attempt of each run has its own fixed place in the interval.
-    return crc32(f"{seed}/{ended.step}/{ended.attempt}".encode()) * (delay + 1) >> 32
-
-
 def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
     """Fill the free slots in file order: steps that are ready, due again, or to be rerun after an interruption."""
     slots = max(facts.max_parallel - facts.slots_used, 0)
@@ -368,7 +376,9 @@ def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
     for place in chosen:
         step = facts.step_at(place)
         name, attempt = facts.next_at(place)
-        if attempt == 0:
+        if facts.is_doubtful(place):
+            decisions.append(Verify(facts.name_at(place)))
+        elif attempt == 0:
             decisions.append(Ask(name))
         elif step.is_handler or left > 0:
             decisions.append(Start(name, attempt))

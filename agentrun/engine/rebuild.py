@@ -7,6 +7,7 @@ plan tell what became of it (`recover.py`).
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from ..model import Job, Reason, Step, instance_name, split_instance
 from ..store.instances import frozen_numbers
@@ -39,10 +40,14 @@ def rebuild(
             interruptions=row.interruptions,
             due=row.due,
             asked="go" if row.asked else None,
+            doubt=_doubt(job, row),
         )
         if row.instances is not None:
             _add_instances(reader, run, job.step(row.instance), row, known)
-        if row.state == "running" and known.numbers is None:
+        if row.verifying and known.doubt is None:  # another file does not verify: what it says is asked anew
+            known.state, known.due, known.running = "running", None, True
+            ended.append(Ended(row.instance, row.attempt, "interrupted", 0, requested=True, reason="shutdown"))
+        elif row.state == "running" and known.numbers is None:
             _running(reader, run, job, row, known, in_flight, ended)
     _open_untils(job, steps, in_flight)
     facts = Facts(
@@ -53,6 +58,7 @@ def rebuild(
         started=run.started_steps,
         steps=steps,
     )
+    facts.stays = run.caller is not None
     for _ in range(reader.cancels_taken(run.id)):
         facts.apply(CancelWished(clock.now()))
     if run.closing is not None and run.closing_at is not None:
@@ -60,6 +66,14 @@ def rebuild(
         at = run.closing_at if run.boot_id == clock.boot_id else clock.now()
         facts.apply(Close(run.closing, _REASONS[run.closing], at))
     return facts, in_flight, ended
+
+
+def _doubt(job: Job, row: StepState) -> Literal["verify", "ask"] | None:
+    """A question stays whatever file the run goes on with; a `verify` is asked if that has one."""
+    if row.question is not None:
+        return "ask"
+    step = job.step(split_instance(row.instance)[0])
+    return "verify" if row.verifying and step.on_interrupt == "verify" else None
 
 
 def _add_instances(reader: Reader, run: Run, step: Step, row: StepState, known: StepFacts) -> None:
@@ -101,6 +115,10 @@ def _running(
         return
     if step.condition is not None and not row.asked and not (step.repeat is not None and number >= 0):
         known.state, known.running = "queued", True
+        in_flight.append((row.instance, 0))
+        return
+    if known.doubt == "verify":
+        known.running = True
         in_flight.append((row.instance, 0))
         return
     attempt = reader.attempt(run.id, row.instance, row.attempt) if row.attempt else None

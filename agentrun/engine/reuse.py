@@ -23,7 +23,8 @@ from .facts import StepFacts
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of a step: `reuse` (its checkpoint stands), `run`, `skip`, `fail`, or `decide`: when it is its turn.
+    """What becomes of a step: `reuse` (its checkpoint stands), `run`, `skip`, `fail`, `ask` (a person has to say), or
+    `decide`: when it is its turn.
 
     `blocks`: those that need it are skipped.
     """
@@ -71,6 +72,12 @@ def check_instances(reader: Reader, run: Run, job: Job) -> None:
                 f"do it again as a new run: agentrun resume {run.id} --from {old.id}, or run the new file",
             )
         at_work = [row for row in rows if row.state == "running"]
+        asking = [row.instance for row in rows if row.question is not None]
+        if old.foreach != new.foreach and asking:
+            raise UsageError(
+                f"step {old.id} waits for an answer about {asking[0]}, and the new file has another list",
+                f"say first what became of it: agentrun resume {run.id} --took-place '{asking[0]}', or --rerun",
+            )
         if old.foreach != new.foreach and any(_is_open(reader, run, old, row) for row in at_work):
             raise UsageError(
                 f"step {old.id} was interrupted in the middle of its list, and the new file has another one",
@@ -93,9 +100,12 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     """What `resume RUN` would do with each step."""
     rows = {row.instance: row for row in reader.steps(run.id)}
     done: dict[str, int] = {}  # instances that stay as they are
+    asking: dict[str, str] = {}  # the first instance of a step that waits for an answer
     again = set(reopened(reader, run, job)) if run.state == "finished" else set()
     held = run.state == "running" and run.held(home())
     for row in rows.values():
+        if row.question is not None and row.number >= 0:
+            asking.setdefault(split_instance(row.instance)[0], row.instance)
         if row.number >= 0 and row.state == "finished" and row.instance not in again:
             name = split_instance(row.instance)[0]
             done[name] = done.get(name, 0) + 1
@@ -103,7 +113,9 @@ def of_run(reader: Reader, run: Run, job: Job) -> list[Fate]:
     for name in TopologicalSorter({step.id: step.needs for step in job.steps}).static_order():
         step = job.step(name)
         own = _fate(step, rows.get(name), name in again, held=held)
-        if own.fate == "run" and done.get(name):
+        if own.fate == "run" and name in asking:
+            own = Fate(name, "ask", f"{asking[name]} waits for an answer; what else it has goes on")
+        elif own.fate == "run" and done.get(name):
             own = replace(own, why=f"{own.why}; {_instances(step, done[name], rows[name])}")
         fates[name] = _after(step, own, [fates[need] for need in step.needs])
     return [fates[step.id] for step in job.steps]
@@ -128,7 +140,7 @@ def _after(step: Step, own: Fate, needs: Iterable[Fate]) -> Fate:
         if need.blocks:
             return Fate(step.id, "skip", f"{need.step}, which it needs, does not succeed", blocks=True)
     for need in needs:
-        if need.fate == "decide":
+        if need.fate in ("decide", "ask"):
             return Fate(step.id, "decide", f"after {need.step}")
     return own
 
@@ -167,8 +179,12 @@ def _fate(step: Step, row: StepRow | None, again: bool, *, held: bool) -> Fate:
     if held and row.state in ("running", "waiting"):
         how = f"attempt {row.attempt} runs" if row.state == "running" and row.attempt else "it has begun"
         return Fate(step.id, "run", f"{how}: another process advances this run")
+    if row.question is not None:
+        return Fate(step.id, "ask", row.question)
+    if row.verifying and step.on_interrupt == "verify":
+        return Fate(step.id, "decide", f"attempt {row.attempt} was interrupted, and its verify is asked")
     if row.state == "running" and row.attempt and (step.condition is None or row.asked):
-        by = {"rerun": "run", "skip": "skip", "fail": "fail"}[step.on_interrupt]
+        by = {"rerun": "run", "skip": "skip", "fail": "fail", "verify": "decide", "ask": "ask"}[step.on_interrupt]
         why = f"attempt {row.attempt} was interrupted; its on_interrupt is {step.on_interrupt}"
         return Fate(step.id, by, why, blocks=by == "fail" and not step.continue_on_error and not step.is_handler)
     if row.state == "running":

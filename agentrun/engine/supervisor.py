@@ -9,7 +9,9 @@ no process that the record does not know of; a result stands in the shim's file 
 is committed before anything that follows from it begins. Killed between any two lines, the next owner finds in
 the record and the file all that this one knew (`recover.py`).
 
-A run is finished in the record only after the shim has swept what its steps left behind. SIGTERM and SIGINT
+A run is finished in the record only after the shim has swept what its steps left behind. One that only waits for
+answers is parked: its questions are committed, then all is swept, then the record says `waiting`, unless somebody has
+wished something by then; only then the shim and the lease are let go (`store/questions.py`). SIGTERM and SIGINT
 end the steps and leave the run to be resumed; SIGHUP stops nothing. If the database cannot be written any
 more, the steps are ended too: what cannot be recorded must not be done.
 """
@@ -30,6 +32,7 @@ from ..step.results import Result, ResultsReader
 from ..store import locks
 from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
+from ..store.questions import RunParked
 from ..store.read import Run
 from ..store.write import Store
 from . import children, judge, lost, plan
@@ -101,8 +104,11 @@ class Supervisor:
 
     # --- the loop ---
 
-    def advance(self) -> Literal["finished", "stopped"]:
-        """Bring the run to its end, or as far as a signal lets it. Raises Overtaken, Busy, StoreError, Missing."""
+    def advance(self) -> Literal["finished", "stopped", "parked"]:
+        """Bring the run to its end, or as far as a signal or its questions let it.
+
+        Raises Overtaken, Busy, StoreError, Missing.
+        """
         gc.freeze()
         gc.enable()
         with self._attention:
@@ -115,6 +121,10 @@ class Supervisor:
                         return self._finish(self._turn.outcome)
                     if self.facts.stopping and not self.facts.slots_used:
                         return self._stop()
+                    if self._turn.parks:
+                        if self._park():
+                            return "parked"
+                        continue
                     self._wait(plan.wake_at(self.facts))
                     self._gather()
             except (Overtaken, Busy):
@@ -265,14 +275,21 @@ class Supervisor:
 
     def _gather_wishes(self) -> None:
         now = self._clock.now()
-        for wish, _kind, _by in self._reader.wishes(self.run.id):
-            if wish not in self._wishes:
-                self._wishes.add(wish)
+        for wish, kind, instance in self._reader.wishes(self.run.id):
+            if wish in self._wishes:
+                continue
+            self._wishes.add(wish)
+            if kind == "cancel" or instance is None:
                 self.facts.apply(CancelWished(now))
-                self._turn.changes.append(WishTaken(wish, now))
+            elif not self._turn.hear(instance, "took_place" if kind == "took_place" else "rerun", now):
+                self._turn.changes.append(Noted("answer_too_late", now, instance=instance))
+            self._turn.changes.append(WishTaken(wish, now))
 
     def _gather_signals(self) -> None:
-        for number in self._attention.signals():
+        self._heed(self._attention.signals())
+
+    def _heed(self, numbers: Iterable[signal.Signals]) -> None:
+        for number in numbers:
             if self.stopped_by is None:
                 self.stopped_by = number
                 now = self._clock.now()
@@ -333,19 +350,36 @@ class Supervisor:
         self._link.goodbye()
         return "stopped"
 
-    def _sweep(self) -> None:
-        """Let the shim end what the steps left behind, and wait until it has."""
+    def _park(self) -> bool:
+        """Let go of a run that only waits for answers. False: somebody has wished something, so it goes on."""
+        missed = self._sweep()
+        until, stamp = plan.wake_at(self.facts), self._clock.stamp()
+        wake = None if until is None else stamp.elapsed + until - stamp.now
+        self._turn.changes.append(RunParked(wake, stamp.now))
+        self._commit()
+        if self._reader.run(self.run.id).state == "waiting":
+            self._link.goodbye()
+            return True
+        self._turn.parks = self.facts.parked = False
+        self._gather_wishes()
+        self._heed(missed)
+        return False
+
+    def _sweep(self) -> list[signal.Signals]:
+        """Let the shim end what the steps left behind, and wait until it has. Returns signals that came meanwhile."""
         self._swept = False
+        missed: list[signal.Signals] = []
         try:
             self._link.sweep()
             until = self._clock.now() + _SWEEP_PATIENCE + max(self._grace(step.id) for step in self.job.steps)
             while not self._swept and self._clock.now() < until:
                 self._wait(until)
-                self._attention.signals()  # it is ending already
+                missed += self._attention.signals()  # it is ending already
                 self._hear()
         except ShimGone:
             self._end_leftovers()
             self._link = self._relink()
+        return missed
 
     def _abandon(self) -> None:
         """The run cannot go on here: end all that runs, so that nothing happens that the record does not know of."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..instants import rfc3339
 from ..model import Job, Outcome, Reason, Step, instance_name, split_instance
+from ..step.outputs import OutputsError
 from ..step.results import Result
 from ..store.changes import (
     AttemptStarted,
@@ -23,11 +25,29 @@ from ..store.changes import (
 )
 from ..store.folders import RunFolder
 from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
+from ..store.questions import StepQuestioned, VerifyAnswered, VerifyAsked
 from ..store.read import Reader
 from . import children, judge
 from .budgets import Meter
 from .facts import Facts
-from .history import Answered, Ask, Close, Complete, Decision, End, Park, Settle, Start, Unfold, Unfolded
+from .history import (
+    Answer,
+    Answered,
+    Ask,
+    Close,
+    Complete,
+    Decision,
+    End,
+    Leave,
+    Park,
+    Question,
+    Settle,
+    Start,
+    Told,
+    Unfold,
+    Unfolded,
+    Verify,
+)
 from .inputs import Inputs, InputsError, Prepared
 
 # A condition that takes its shim with it is not asked for ever: as often as a step is run again.
@@ -37,9 +57,10 @@ _MAX_ASKED = 3
 class Turn:
     """`changes`, `orders`, `ends` and `started` are emptied by whoever commits them and acts on them.
 
-    `outcome`: how the run ends, once that is decided. `given_up`: why the run is ended as failed although the
-    plan sees it as cancelled (`max_resumes`); `left_undone`: some step was ended or skipped by that. `insist`: the
-    handlers are ended, too. `told`: what child runs were ended for by their step's own budget.
+    `outcome`: how the run ends, once that is decided. `parks`: nobody needs to stay with it. `given_up`: why the run is
+    ended as failed although the plan sees it as cancelled (`max_resumes`); `left_undone`: some step was ended or
+    skipped by that. `insist`: the handlers are ended, too. `told`: what child runs were ended for by their step's own
+    budget.
     """
 
     def __init__(
@@ -60,7 +81,7 @@ class Turn:
         self.started = 0
         self.outcome: Outcome | None = None
         self.given_up: str | None = None
-        self.left_undone = self.insist = False
+        self.left_undone = self.insist = self.parks = False
         self.told: dict[str, str] = {}
         self._job, self._facts, self._inputs, self._folder, self._boot_id = job, facts, inputs, folder, boot_id
         self._meter, self._reader, self._spent = meter, reader, spent
@@ -68,6 +89,7 @@ class Turn:
         self._asked: dict[str, int] = {}  # how often a condition was lost
         self._why: dict[str, str] = {}  # what ended a condition that did not answer, by the name of who is settled
         self._verdicts: dict[str, judge.Verdict | int | str] = {}  # by the name of who is settled: what it is told of
+        self._proven: dict[str, str | None] = {}  # outputs of what took place although nobody saw its end
 
     # --- what was decided ---
 
@@ -79,11 +101,16 @@ class Turn:
                 self._unfold(self._job.step(step), now)
             case Ask(name):
                 self._ask(name, now)
+            case Verify(name):
+                self._verify(name, now)
+            case Question(name):
+                self._question(name, now)
             case Start(name, attempt):
                 self._start(name, attempt, now)
             case Park(name, until):
                 known = self._facts.steps[name]
-                self.changes.append(StepParked(name, until, known.tries, known.interruptions, now))
+                in_doubt = known.doubt is not None
+                self.changes.append(StepParked(name, until, known.tries, known.interruptions, now, in_doubt))
             case Settle():
                 self._settle(decision, now)
             case End():
@@ -92,6 +119,8 @@ class Turn:
                 self.insist |= final is not None
                 words = self._spent() if outcome == "over_budget" else None
                 self.changes.append(RunClosing(outcome, reason, at, f"over its budget of {words}" if words else None))
+            case Leave():
+                self.parks = True
             case Complete(outcome):
                 self.outcome = outcome
 
@@ -124,6 +153,27 @@ class Turn:
         except InputsError as error:
             self.changes.append(Noted("condition_failed", now, instance=name, detail={"error": str(error)}))
             self.answered(name, 127, now)
+
+    def _verify(self, name: str, now: int) -> None:
+        step, known = self._step_of(name)[0], self._facts.steps[name]
+        self.changes.append(VerifyAsked(name, known.tries, known.interruptions, now))
+        try:
+            self.orders.append(self._inputs.prepare(step, name, 0, True, verify=True))
+            self._meter.adopt(name, 0)
+        except InputsError as error:
+            self._verified(name, 127, now, str(error))
+
+    def _question(self, name: str, now: int) -> None:
+        """What a person is told who has to say whether the work was done."""
+        number = self._facts.steps[name].attempt
+        self._verdicts.pop(name, None)
+        attempt = self._reader.attempt(self._folder.run_id, name, number)
+        began = f" began at {rfc3339(attempt.started_at)} and" if attempt else ""
+        lost = attempt.finished_at or now if attempt else now
+        why = self._why.pop(name, None)
+        unclear = f"; its `verify` cannot tell: {why}" if why else ""
+        told = f"attempt {number}{began} was interrupted, known at {rfc3339(lost)}; nobody saw its end{unclear}"
+        self.changes.append(StepQuestioned(name, f"{told}: did it take place?", self._facts.steps[name].tries, now))
 
     def _start(self, name: str, attempt: int, now: int) -> None:
         step, number = self._step_of(name)
@@ -173,9 +223,13 @@ class Turn:
         outcome, reason = self._as_given_up(settled)
         change = verdict.change if isinstance(verdict, judge.Verdict) else None
         outputs = None
-        if outcome == "succeeded":
+        if outcome == "succeeded" and name in self._proven:
+            verdict, change = None, None  # that of the interruption
+            outputs = self._inputs.fresh[name] = self._proven[name]
+        elif outcome == "succeeded":
             outputs = verdict.outputs if isinstance(verdict, judge.Verdict) else self._of_last_round(step, number)
             self._inputs.fresh[name] = outputs
+        self._proven.pop(name, None)
         self.changes.append(
             StepSettled(
                 name,
@@ -259,6 +313,10 @@ class Turn:
         foreign = result.boot_id != self._boot_id
         last = self._meter.ended(name, attempt, result.cpu_ms, result.output_bytes, now)
         step = self._step_of(name)[0]
+        if attempt == 0 and self._facts.steps[name].doubt:
+            stopped = foreign or (stopping and judge.is_stop(result))
+            self._take_in_verify(step, result, last.complaint, stopped=stopped)
+            return
         if attempt == 0:
             status = None if foreign or (stopping and judge.is_stop(result)) else judge.answer(result)
             self.answered(name, status, result.ended_at)
@@ -271,6 +329,20 @@ class Turn:
             self.ended(self._of_child(step, result, stopping=stopping))
         else:
             self.ended(judge.judge(step, result, self._folder, stopping=stopping, complaint=last.complaint))
+
+    def _take_in_verify(self, step: Step, result: Result, complaint: str | None, *, stopped: bool) -> None:
+        name, status = result.instance, None if stopped else judge.answer(result)
+        why = judge.limit_of(step, result) or result.spawn_error or complaint
+        if status == 0:
+            try:
+                self._proven[name] = judge.proof(step, self._folder.verified(name))
+            except OutputsError as error:
+                status, why = 65, error.message
+        elif why is None and result.ended_by == "timeout":
+            why = "not done within its timeout"
+        elif why is None and result.signal is not None:
+            why = f"ended by {judge.signal_name(result.signal)}"
+        self._verified(name, status, result.ended_at, why)
 
     def _of_child(self, step: Step, result: Result, *, stopping: bool) -> judge.Verdict:
         name = result.instance
@@ -295,7 +367,13 @@ class Turn:
             self.ended(self._of_child(step, seen, stopping=False) if seen else judge.interrupted(name, attempt, now))
             return
         self._meter.ended(name, 0, None, None, now)
-        self._asked[name] = self._asked.get(name, 0) + 1
+        in_doubt = self._facts.steps[name].doubt is not None
+        key = f"verify {name}" if in_doubt else name
+        self._asked[key] = self._asked.get(key, 0) + 1
+        if in_doubt:
+            lost_for_good = self._asked[key] >= _MAX_ASKED
+            self._verified(name, 137 if lost_for_good else None, now, "interrupted itself, three times")
+            return
         self.answered(name, None if self._asked[name] < _MAX_ASKED else 137, now)
 
     def ended(self, verdict: judge.Verdict) -> None:
@@ -305,6 +383,23 @@ class Turn:
             self.changes.append(verdict.change)
             if verdict.fact.outcome == "interrupted":
                 self._interrupted.add(verdict.fact.step)
+
+    def hear(self, name: str, answer: Answer, now: int) -> bool:
+        """A person has said what became of an attempt. False: nobody asks that any more."""
+        if not self._facts.apply(Told(name, answer, now)):
+            return False
+        if answer == "took_place":
+            self._proven[name] = None
+        return True
+
+    def _verified(self, name: str, status: int | None, at: int, why: str | None) -> None:
+        """A `verify` has answered; None: it has not, and is asked again."""
+        if not self._facts.apply(Answered(name, status, at)) or status is None:
+            return
+        self._asked.pop(f"verify {name}", None)
+        if status not in (0, 1):
+            self._why[name] = why or f"it ended with {status} (0: it did take place, 1: it did not)"
+        self.changes.append(VerifyAnswered(name, status, at, why if status not in (0, 1) else None))
 
     def answered(self, name: str, status: int | None, at: int) -> None:
         """A condition has answered; None: it has not, and is asked again."""

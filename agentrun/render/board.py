@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..model import split_instance
 from ..store.changes import AttemptStarted, Change, StepAsked, StepParked, StepSettled
 from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
+from ..store.questions import StepQuestioned, VerifyAsked
 from ..store.read import Run
 from . import times, words
 
@@ -34,6 +35,7 @@ class Group:
         self.due: int | None = None                     # when its next round is due
         self.running: dict[int, tuple[int, int]] = {}   # instance: attempt, since
         self.parked: dict[int, tuple[int, int]] = {}    # instance: next attempt, due
+        self.questions: set[int] = set()                # instances that wait for an answer
 
     def settle(self, number: int, outcome: str) -> None:
         """An instance has ended."""
@@ -42,6 +44,7 @@ class Group:
             self.otherwise[outcome] = self.otherwise.get(outcome, 0) + 1
         self.running.pop(number, None)
         self.parked.pop(number, None)
+        self.questions.discard(number)
 
     def text(self, name: str, now: int) -> str:
         """`work  37 of 100 done, 4 running  12.4 s  [37] [39] [40] [41]`, or `think  round 3 of at most 50  1.2 s`."""
@@ -50,6 +53,8 @@ class Group:
         parts = [self.ended]
         if self.parked:
             parts.append(f"{len(self.parked)} waiting")
+        if self.questions:
+            parts.append(f"{len(self.questions)} waiting for an answer")
         if self.running:
             parts.append(f"{len(self.running)} running")
         named = " ".join(f"[{number}]" for number in islice(self.running, _NAMED))
@@ -67,6 +72,8 @@ class Group:
         if self.due is not None:
             return f"round {self.round + 1} of at most {self.most_rounds} in {times.duration(max(self.due - now, 0))}"
         text = f"round {self.round} of at most {self.most_rounds}"
+        if self.questions:
+            return f"{text}, waits for an answer"
         if self.asking is not None:
             return f"{text} (its `until`)  {times.duration(now - self.asking)}"
         for attempt, due in self.parked.values():
@@ -91,6 +98,7 @@ class Board:
         self._position = {step.id: step.index + 1 for step in job.steps}
         self._at_work: dict[str, tuple[int, int, int]] = {}     # step: position, attempt, since
         self._parked: dict[str, tuple[int, int, int]] = {}      # step: position, next attempt, due
+        self._questions: dict[str, int] = {}                    # step that waits for an answer: position
         for name, _state in active:
             step, number = split_instance(name)
             if number < 0:
@@ -125,6 +133,11 @@ class Board:
                 self._group(change.step, change.at).asking = None
             case AttemptStarted():
                 self._begun(change.instance, change.position, change.number, change.at)
+            case VerifyAsked():
+                position = self._position.get(split_instance(change.instance)[0], 1) - 1
+                self._begun(change.instance, position, 0, change.at)
+            case StepQuestioned():
+                self._question(change.instance, change.at)
             case StepAsked():
                 self._begun(change.instance, change.position, 0, change.at)
             case StepParked():
@@ -143,22 +156,36 @@ class Board:
         step, number = split_instance(name)
         if number < 0:
             self._parked.pop(name, None)
+            self._questions.pop(name, None)
             self._at_work[name] = (position + 1, attempt, at)
         else:
             group = self._group(step, at)
             group.parked.pop(number, None)
+            group.questions.discard(number)
             group.running[number] = (attempt, at)
+
+    def _question(self, name: str, at: int) -> None:
+        step, number = split_instance(name)
+        if number >= 0:
+            group = self._group(step, at)
+            group.running.pop(number, None)
+            group.questions.add(number)
+        else:
+            self._at_work.pop(name, None)
+            self._questions[name] = self._position.get(step, 0)
 
     def _park(self, change: StepParked) -> None:
         step, number = split_instance(change.instance)
         group = self.groups.get(step)
         if number >= 0:
             group = self._group(step, change.at)
+            group.questions.discard(number)
             attempt = group.running.pop(number, (0, 0))[0]
             group.parked[number] = (attempt + 1, change.until)
         elif group is not None:
             group.due = change.until
         else:
+            self._questions.pop(step, None)
             position, attempt, _ = self._at_work.pop(step, (self._position.get(step, 0), 0, 0))
             self._parked[step] = (position, attempt + 1, change.until)
 
@@ -171,6 +198,7 @@ class Board:
         if number < 0:
             self._at_work.pop(step, None)
             self._parked.pop(step, None)
+            self._questions.pop(step, None)
             self.groups.pop(step, None)
         else:
             self._group(step, change.at).settle(number, change.outcome)
@@ -187,6 +215,7 @@ class Board:
             rest.append((position, f"{name}{what}  {times.duration(now - since)}"))
         for name, (position, attempt, due) in self._parked.items():
             rest.append((position, f"{name}  attempt {attempt} in {times.duration(max(due - now, 0))}"))
+        rest += [(position, f"{name}  waits for an answer") for name, position in self._questions.items()]
         rest += [(group.position, group.text(name, now)) for name, group in self.groups.items()]
         for position, text in sorted(rest):
             yield f"  step {position} of {self._steps}  {text}"

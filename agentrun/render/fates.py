@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..engine.reuse import Fate
 
-_MARKS = {"reuse": "=", "run": ">", "decide": "?", "skip": "-", "fail": "!"}
+_MARKS = {"reuse": "=", "run": ">", "decide": "?", "ask": "?", "skip": "-", "fail": "!"}
 
 
 def show_fates(fates: Sequence[Fate]) -> None:
@@ -17,4 +17,6 @@ def show_fates(fates: Sequence[Fate]) -> None:
     counts = {name: sum(fate.fate == name for fate in fates) for name in _MARKS}
     told = f"{counts['reuse']} reused, {counts['run']} to run, {counts['decide']} decided when it is their turn"
     more = [f"{counts[name]} to {name}" for name in ("skip", "fail") if counts[name]]
+    if counts["ask"]:
+        more.append(f"{counts['ask']} to be answered")
     print(", ".join([told, *more]))

@@ -103,7 +103,8 @@ def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, 
 
     `number` is that of the instance or round, null for a step itself; `instances` how many a step has, or rounds were
     begun: null for one without, and as long as its list is not known. `item` is what an instance is for. `child` is the
-    id of the run that a step with `job` is.
+    id of the run that a step with `job` is. `question` is what a person is asked about an interrupted
+    attempt, in words.
     """
     log = folder.log(row.instance, row.attempt)
     child = known.children.get(row.instance)
@@ -124,6 +125,7 @@ def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, 
         "started_at": rfc3339_or_none(row.started_at),
         "finished_at": rfc3339_or_none(row.finished_at),
         "due_at": rfc3339_or_none(row.due),
+        "question": row.question,
         "idempotency_key": row.idempotency_key,
         "inputs": row.inputs,
         "outputs": row.outputs,
@@ -258,6 +260,7 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
                 "max_attempts": step.retry.max_attempts,
                 "continue_on_error": step.continue_on_error,
                 "on_interrupt": step.on_interrupt,
+                "verify": step.verify,
                 "job": step.job,
                 "foreach": step.foreach,
                 "max_parallel": step.max_parallel,

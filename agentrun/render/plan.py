@@ -106,7 +106,8 @@ def _note(step: Step) -> str:
     if step.continue_on_error:
         notes.append("the run goes on if it fails")
     if step.on_interrupt != "rerun":
-        notes.append(f"if interrupted: {step.on_interrupt}")
+        how = {"ask": "ask a person", "verify": f"verify {' '.join((step.verify or '').split())}"}
+        notes.append(f"if interrupted: {how.get(step.on_interrupt, step.on_interrupt)}")
     if step.leave_running:
         notes.append("may leave processes running")
     if limits := _limits(step.budget):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..model import Budget, split_instance
 from ..store.changes import AttemptStarted, Change, RunClosing, StepSettled
+from ..store.questions import StepQuestioned
 from ..store.read import Run
 from ..store.spent import UsageTaken
 from . import times, words
@@ -105,6 +106,8 @@ class Progress:
                 self._begun[change.instance] = (since, attempts + 1)
             elif isinstance(change, StepSettled):
                 self._settled(change)
+            elif isinstance(change, StepQuestioned):
+                self._above.append(f"? {change.instance}  {printable(change.question)}")
             elif isinstance(change, RunClosing):
                 self._closing = f"ending: {self._named(words.reason_words(change.reason))}"
             elif isinstance(change, UsageTaken) and self._spent is not None:
@@ -206,6 +209,8 @@ class Progress:
 
     def _result(self, run: Run, now: int, report: Sequence[str]) -> list[str]:
         look, took = self._look, times.duration((run.finished_at or now) - self._since)
+        if run.state == "waiting":
+            return [f"{self._name} waits for an answer after {took}"]
         if run.state != "finished":  # whoever stopped it says how it goes on
             total = words.count(run.steps_total, "step")
             return [f"{self._name} stopped after {took}, {self._board.ended(total) if self._board else total}"]

@@ -29,6 +29,7 @@ _COLUMNS = (
     Column("TOOK", drop=2),
 )
 _ON_ITS_WAY = 10_000  # ms
+_QUESTIONS = 5  # for which the commands that answer are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,10 @@ def _note(standing: Standing, now: int) -> str:
     run = standing.run
     if standing.interrupted:
         return f"go on: {command('resume', run.id)}"
+    if run.state == "waiting":
+        names = ", ".join(instance for instance, _ in standing.active[:3])
+        more = f" and {len(standing.active) - 3} more" if standing.active[3:] else ""
+        return f"{names}{more}: was it done? {command('status', run.id)}"
     if run.state == "queued":
         return "about to start" if _is_new(run, now) else f"not started: {command('resume', run.id)}"
     if run.state != "finished":
@@ -180,6 +185,14 @@ def _processes(supervisor: int | None, shim: int | None) -> str:
 def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str) -> list[str]:
     """What to do about a run that does not go on by itself. `outermost`: the run that it belongs to."""
     run = standing.run
+    asked = [row.instance for row in rows if row.question is not None]
+    if asked and (run.state == "waiting" or not standing.interrupted):
+        lines = []
+        for instance in asked[:_QUESTIONS]:
+            lines.append(f"{instance} waits for an answer. If it did take place:")
+            lines.append(f"  {command('resume', run.id, '--took-place', instance)}")
+            lines.append(f"else: {command('resume', run.id, '--rerun', instance)}")
+        return lines + ([f"and {len(asked) - _QUESTIONS} more"] if asked[_QUESTIONS:] else [])
     if standing.interrupted:
         return [f"nobody advances this run; it goes on with: {command('resume', outermost)}"]
     if run.state == "finished" and run.outcome not in ("succeeded", None):

@@ -128,8 +128,12 @@ def _child_note(row: StepRow, child: Run) -> str:
 
 
 def _note(row: StepRow, now: int, interrupted: bool) -> str:
+    if row.question is not None:
+        return printable(row.question)
     if interrupted and row.state != "finished":
         return ""
+    if row.verifying:
+        return "its `verify` is asked" if row.state == "running" else "its `verify` is to be asked"
     if row.state == "waiting" and row.due is not None:
         what = "round" if row.instances is not None else "attempt"
         return f"next {what} in {times.duration(max(row.due - now, 0))}"
@@ -169,7 +173,9 @@ def step_details(
         facts.append(("needs", ", ".join(step.needs)))
     if far := progress(row, step, known.counts.get(row.position, {}), interrupted=interrupted):
         facts.append(("rounds" if step is not None and step.repeat else "instances", far))
-    if note := _Page(look, now, interrupted, known, run).why(row):
+    if row.question is not None:
+        facts.append(("question", row.question))
+    elif note := _Page(look, now, interrupted, known, run).why(row):
         facts.append(("why", note))
     if row.reason in words.OF_LOOPS and last is not None and (given := round_text(last)):
         facts.append((f"round {last.number}", given))

@@ -102,8 +102,10 @@ def _check(job: Entry, drafts: Sequence[Draft], report: Report) -> None:
     base = _retry_values(defaults, {})
     if defaults is not None:
         _check_retry(defaults, base, report)
+    usual = None if defaults is None else defaults.values.get("on_interrupt")
     for step in drafts:
         _check_program(step.entry, report)
+        _check_interrupt(step.entry, usual, report)
         instances.check(step.entry, report)
         if "retry" in step.entry:
             _check_retry(step.entry, _retry_values(step.entry, base), report)
@@ -116,6 +118,7 @@ def _check(job: Entry, drafts: Sequence[Draft], report: Report) -> None:
 
 
 _PROGRAMS = ("run", "python", "job")
+_LOOKS_INTO = ("verify", "ask")  # values of `on_interrupt` that a step with `job` has no use for
 
 
 def _check_program(step: Entry, report: Report) -> None:
@@ -141,6 +144,26 @@ def _check_program(step: Entry, report: Report) -> None:
     if "leave_running" in step and has == ["job"]:
         hint = "the steps of the other file say for themselves what may go on"
         report.add(step.keys["leave_running"].mark, "'leave_running' belongs to 'run' and 'python'", hint)
+
+
+def _check_interrupt(step: Entry, usual: str | None, report: Report) -> None:
+    """`verify` stands exactly where `on_interrupt` says so, by itself or by the defaults (`usual`)."""
+    if "job" in step:
+        for name in ("on_interrupt", "verify"):
+            if name in step and (name == "verify" or step.values.get(name) in _LOOKS_INTO):
+                hint = "an interrupted child run goes on by itself: its steps have their own 'on_interrupt'"
+                report.add(step.keys[name].mark, "'verify' and 'ask' do not go with 'job'", hint)
+                return
+        return
+    chosen = step.values.get("on_interrupt") if "on_interrupt" in step else usual
+    if "verify" in step and chosen != "verify" and chosen is not INVALID and not step.unclear:
+        how = f"and this step has '{chosen}'" if chosen else "and the default is 'rerun'"
+        report.add(step.keys["verify"].mark, f"'verify' goes with on_interrupt: verify, {how}")
+    elif chosen == "verify" and "verify" not in step and not step.unclear:
+        where = step.keys["on_interrupt"].mark if "on_interrupt" in step else step.node.mark
+        by_default = "" if "on_interrupt" in step else " (from 'defaults')"
+        hint = "a command that ends with 0 if the interrupted attempt did its work, with 1 if it did not"
+        report.add(where, f"on_interrupt: verify{by_default} needs a 'verify'", hint)
 
 
 def _check_retry(entry: Entry, merged: Mapping[str, Any], report: Report) -> None:
@@ -204,6 +227,8 @@ def _step(step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Map
         values["python"] = _python(step.entry.nodes["python"])
     else:
         values.pop("interpreter", None)  # from the defaults: it is for Python steps
+    if "job" in values and values.get("on_interrupt") in _LOOKS_INTO:
+        values.pop("on_interrupt")  # from the defaults: it is for steps that do something themselves
     for name, attribute in (("with", "args"), ("if", "condition")):
         if name in values:
             values[attribute] = values.pop(name)

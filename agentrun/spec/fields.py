@@ -247,8 +247,16 @@ STEP = _table(
         ),
         Field("continue_on_error", Boolean(), "The run goes on as if the step had not failed.", "true", "false"),
         Field(
-            "on_interrupt", Choice(("rerun", "skip", "fail")),
-            "What to do about an attempt that began and whose end nobody saw.", "fail", "rerun",
+            "on_interrupt", Choice(("rerun", "verify", "ask", "skip", "fail")),
+            "What to do about an attempt that began and whose end nobody saw: run it again, let verify say, ask a"
+            " person, skip or fail the step, see INTERRUPTIONS.",
+            "ask", "rerun",
+        ),
+        Field(
+            "verify", Text("a command"),
+            "With on_interrupt: verify. Says whether an interrupted attempt did its work: 0, it did, and the step has"
+            " succeeded; 1, it did not, and runs again; any other status: a person is asked.",
+            './sent.sh "$AGENTRUN_IDEMPOTENCY_KEY"', references="program",
         ),
         Field(
             "idempotency_key", Text(),
@@ -268,17 +276,21 @@ STEP = _table(
             "true", "false",
         ),
     ),
-    planned=("approve", "wait", "sandbox", "verify", "stuck_after", "on_stuck", "secrets"),
+    planned=("approve", "wait", "sandbox", "stuck_after", "on_stuck", "secrets"),
     rules={
         "oneOf": [{"required": ["run"]}, {"required": ["python"]}, {"required": ["job"]}],
         "dependencies": {
             "with": {"anyOf": [{"required": ["python"]}, {"required": ["job"]}]},
             "interpreter": ["python"],
             "leave_running": {"not": {"required": ["job"]}},
+            "verify": {"not": {"required": ["job"]}},
             "max_parallel": ["foreach"],
             "fail_fast": ["foreach"],
             "repeat": {"not": {"required": ["foreach"]}},
         },
+        "if": {"required": ["on_interrupt"], "properties": {"on_interrupt": {"const": "verify"}}},
+        "then": {"required": ["verify"]},
+        "else": {"not": {"required": ["on_interrupt", "verify"]}},
     },
 )
 

@@ -176,6 +176,78 @@ of
 from Python.
 A line that cannot be counted fails the step, with the cause
 .Li usage .
+.Sh INTERRUPTIONS
+.Bd -literal -offset indent
+- id: send
+  run: ./send.sh --key "$AGENTRUN_IDEMPOTENCY_KEY"
+  on_interrupt: verify
+  verify: ./sent.sh --key "$AGENTRUN_IDEMPOTENCY_KEY"
+.Ed
+.Pp
+An attempt that began and whose end nobody saw may have done its work.
+.Ic on_interrupt
+says what becomes of the step, and of each instance or round for itself:
+.Li rerun
+runs it again,
+.Li skip
+and
+.Li fail
+settle it,
+.Li verify
+and
+.Li ask
+find out.
+.Pp
+.Ic verify
+runs before anything else does, in the step's environment and under its
+.Ic timeout
+and
+.Ic budget ,
+with the key of the attempt and with
+.Ev AGENTRUN_INTERRUPTED
+set to 1.
+0: it did take place, and the step has succeeded with the outputs that
+.Ic verify
+wrote to its
+.Ev AGENTRUN_OUTPUT ,
+which must be as
+.Ic outputs
+declares them.
+1: it did not, and it runs again.
+Any other status, or none in time: a person is asked.
+A
+.Ic verify
+that is interrupted itself is asked again, three times at most, so it must
+change nothing.
+It uses up no retry, and no step of a budget.
+.Pp
+.Ic ask
+always asks a person.
+The step waits, and what does not need it goes on.
+When nothing else is left to do, the run is parked: no process stays, the
+question is written to standard error, and the exit status is 75.
+It goes on with the answer,
+.Bd -literal -offset indent
+agentrun resume RUN --took-place send
+agentrun resume RUN --rerun send
+.Ed
+.Pp
+the first of which settles the step as succeeded, without outputs.
+Until then
+.Ql agentrun resume
+passes over it.
+Its deadline goes on counting, and
+.Ql agentrun cancel
+ends it.
+A run that is a step of another one is not parked: its process stays.
+After a cancel, or when a deadline or a budget has ended the run, handlers
+that ask have five minutes like any other.
+.Pp
+A step with
+.Ic job
+has no use for either: an interrupted child goes on by itself, and its steps
+have their own
+.Ic on_interrupt .
 .Sh CHECKPOINTS INSIDE OF PYTHON
 .Bd -literal -offset indent
 from agentrun.durable import step, output, usage
@@ -263,7 +335,7 @@ An attempt that began and whose end nobody saw is treated as
 says, always with the same idempotency key.
 A rerun uses up no retry.
 Three interruptions of one step in a row that nobody asked for end it as
-failed.
+failed, where it would be run again; a question to a person begins the row anew.
 .Ss Budget, deadline, cancel
 The step budget counts every attempt that is started, but not conditions and
 handlers.

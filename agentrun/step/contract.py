@@ -89,10 +89,10 @@ def command(
 
 
 def condition(
-    job: Job, step: Step, env: Mapping[str, str] | None = None, *, until: bool = False
+    job: Job, step: Step, env: Mapping[str, str] | None = None, *, until: bool = False, verify: bool = False
 ) -> tuple[list[str], list[str] | None]:
-    """The same for the step's `if`, or for the `until` of one with `repeat` when `until`; the step must have one."""
-    text = step.repeat.until if until and step.repeat else step.condition
+    """The same for the step's `if`, the `until` of one with `repeat`, or its `verify`; the step must have one."""
+    text = step.verify if verify else step.repeat.until if until and step.repeat else step.condition
     assert text is not None
     return _in_shell(job, text, env)
 

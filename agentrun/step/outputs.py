@@ -53,6 +53,9 @@ _TYPE_NAMES: Mapping[type, str] = {
 }
 
 
+ENDINGS = ("", ".ret", ".set")  # of the files that outputs are read from
+
+
 class OutputsError(Exception):
     """The outputs of a step cannot be used. The message says what, where and what to do."""
 

@@ -74,7 +74,7 @@ _BEGIN = (
     " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'running', asked = excluded.asked,"
     " attempt = max(attempt, excluded.attempt), tries = excluded.tries, interruptions = excluded.interruptions,"
     " idempotency_key = coalesce(idempotency_key, excluded.idempotency_key),"  # the first one, for ever
-    " inputs = coalesce(excluded.inputs, inputs), due = NULL,"
+    " inputs = coalesce(excluded.inputs, inputs), due = NULL, question = NULL, verifying = 0,"
     " started_at = coalesce(started_at, excluded.started_at)"
     " WHERE state <> 'finished'"
 )
@@ -201,19 +201,20 @@ class AttemptEnded(NamedTuple):
 
 
 class StepParked(NamedTuple):
-    """Between two attempts: the next one is due at `until`."""
+    """Between two attempts: the next one is due at `until`; `verifying`: its `verify` is, before that."""
 
     instance: str
     until: int
     tries: int
     interruptions: int
     at: int
+    verifying: bool = False
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         cursor.execute(
-            "UPDATE steps SET state = 'waiting', due = ?, tries = ?, interruptions = ?"
-            " WHERE run_id = ? AND instance = ? AND state = 'running'",
-            (self.until, self.tries, self.interruptions, run_id, self.instance),
+            "UPDATE steps SET state = 'waiting', due = ?, tries = ?, interruptions = ?, verifying = ?, question = NULL"
+            " WHERE run_id = ? AND instance = ? AND (state = 'running' OR question IS NOT NULL)",
+            (self.until, self.tries, self.interruptions, int(self.verifying), run_id, self.instance),
         )
         guard(cursor, f"step {self.instance}")
         journal(
@@ -247,6 +248,7 @@ class StepSettled(NamedTuple):
             " ON CONFLICT (run_id, instance) DO UPDATE SET state = 'finished', outcome = excluded.outcome,"
             " reason = excluded.reason, covered = excluded.covered, outputs = excluded.outputs,"
             " exit_code = excluded.exit_code, signal = excluded.signal, error = excluded.error, due = NULL,"
+            " question = NULL, verifying = 0,"
             " finished_at = max(excluded.finished_at, coalesce(started_at, 0)) WHERE state <> 'finished'",
             (
                 run_id, self.instance, self.position, split_instance(self.instance)[1], self.outcome, self.reason,

@@ -9,8 +9,9 @@ held: a job stopped with ^Z must not stop all others.
 WAL, `synchronous=FULL`, `BEGIN IMMEDIATE` always. Measured: NORMAL lost up to 815 committed rows in a power
 cut; a deferred BEGIN lost 1,430 of 4,000 transactions to SQLITE_BUSY with 200 writers.
 
-A transaction is a function of a cursor, so that it can be done again: BUSY, FULL and IOERR are retried with
-growing pauses, reported once through `notice`, and given up as a StoreError after `patience`.
+A transaction is a function of a cursor, so that it can be done again: BUSY, FULL and IOERR, and a journal that
+cannot be written (`redo.py`), are retried with growing pauses, reported once through `notice`, and given up as a
+StoreError after `patience`. A file that has been replaced since it was opened (`repair.py`) is never written to.
 
 Readers open read-only, hold no transaction between questions, and never wait for the lock. Where even a
 reader cannot open the file (a read-only disk: WAL needs its -shm), the database and its -wal are copied aside.
@@ -25,17 +26,21 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .. import effects
 from ..errors import Busy, CannotWrite, StoreError
-from . import folders, locks, schema
+from . import folders, redo, schema
+from .migrations import held_runs, migrate
+from .trouble import REPAIR, UNREADABLE, passing, place, primary, words
+from .trouble import explain as explain
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Cursor], T]
 
-_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+SMALLEST = 512  # bytes of a database with a page: of less SQLite makes an empty one
+REPAIRED = ".repaired"  # behind its name: a whole database that a repair is about to put in its place
 NAME_THE_HOLDER_AFTER = 5.0  # seconds of waiting for the write lock
 _CANNOT_OPEN = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -68,12 +73,14 @@ class Database:
         self._lock = lock
         self._notice = notice
         self._is_alone = False
+        self._identity = _identity(path(root))
 
-    def write(self, work: Work[T]) -> T:
+    def write(self, work: Work[T], undo: Callable[[], None] = lambda: None) -> T:
         """Run `work` in one transaction and commit it durably; what it raises rolls everything back.
 
-        `work` may be called again after a passing error, so it must not change anything but the database.
-        Raises StoreError when the database stays unusable for `patience` seconds.
+        `work` may be called again after a passing error, so it must not change anything but the database, and what
+        `undo` takes back: it is called whenever the transaction was not committed, still under the lock.
+        Raises StoreError when the database, or what else `work` writes, stays unusable for `patience` seconds.
         """
         begun = time.monotonic()
         give_up = begun + self.patience
@@ -81,14 +88,17 @@ class Database:
         told = False
         while True:
             try:
-                with nullcontext() if self._is_alone else write_lock(self._lock, self.root, self._notice):
-                    return self._transact(work)
-            except sqlite3.Error as error:
-                if not _passing(error) or time.monotonic() + pause > give_up:
+                if self._is_alone:
+                    return self._transact(work, undo)
+                with write_lock(self._lock, self.root, self._notice):
+                    self._check_place()
+                    return self._transact(work, undo)
+            except (*UNREADABLE, OSError) as error:
+                if not passing(error) or time.monotonic() + pause > give_up:
                     raise explain(error, path(self.root)) from error
                 if not told and time.monotonic() - begun > 0.1:  # SQLite itself has waited for 5 s if it is BUSY
                     told = True
-                    self._notice(f"cannot write {path(self.root)}: {error}; trying again")
+                    self._notice(f"cannot write {place(error, path(self.root))}: {words(error)}; trying again")
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
 
@@ -96,24 +106,36 @@ class Database:
     def alone(self) -> Iterator[None]:
         """Keep all other writers out: what is read meanwhile is still so when it is written."""
         with write_lock(self._lock, self.root, self._notice):
+            self._check_place()
             self._is_alone = True
             try:
                 yield
             finally:
                 self._is_alone = False
 
-    def _transact(self, work: Work[T]) -> T:
+    def _transact(self, work: Work[T], undo: Callable[[], None]) -> T:
         cursor = self.connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
+        committed = False
         try:
             result = work(cursor)
             effects.commit(cursor)
+            committed = True
             return result
         except BaseException:
             # SQLite has rolled back by itself after FULL and IOERR
             if self.connection.in_transaction:
                 cursor.execute("ROLLBACK")
+            if not committed:
+                undo()
             raise
+
+    def _check_place(self) -> None:
+        # what is written into a file that has no name any more is lost
+        if _identity(path(self.root)) != self._identity:
+            raise StoreError(
+                f"{path(self.root)} was replaced or removed while this command had it open", "start the command again"
+            )
 
     def close(self) -> None:
         """Close under the lock: the last connection to go checkpoints the WAL."""
@@ -134,16 +156,15 @@ def open_for_writing(
     """
     folders.prepare(root)
     file = path(root)
-    lock = _open_lock(root)
+    lock = open_lock(root)
     try:
-        fresh = not os.path.exists(file)
-        if fresh:
-            _create_private(file)
-        connection = sqlite3.connect(file, isolation_level=None, timeout=5.0, check_same_thread=False)
+        _create_private(root, file)
+        database, connection = _connect(root, file, lock, notice, patience)
         try:
-            database = Database(root, connection, lock, notice, patience)
             connection.execute("PRAGMA foreign_keys = ON")
             version = _version(connection, file)
+            if version == 0:
+                check_not_lost(root)
             if version < schema.VERSION:
                 _migrate(database)
             connection.execute("PRAGMA synchronous = FULL")
@@ -152,7 +173,7 @@ def open_for_writing(
             with write_lock(lock, root, notice):
                 effects.close_database(connection)
             raise
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         os.close(lock)
         raise explain(error, file) from error
     except BaseException:
@@ -167,15 +188,17 @@ def open_for_reading(root: str) -> sqlite3.Connection | None:
     """
     file = path(root)
     if not os.path.exists(file):
+        check_not_lost(root)
         return None
     try:
         connection, version = _open_and_check(file)
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise explain(error, file) from error
     except OSError as error:
         raise StoreError(f"cannot read {file}: {error.strerror}", "check its owner and its mode") from error
     if version == 0:  # created, and its creator has not committed the tables
         connection.close()
+        check_not_lost(root)
         return None
     if version < schema.VERSION:
         # the views and columns that readers ask for are not there yet: bring it up to date first
@@ -191,19 +214,28 @@ def open_for_reading(root: str) -> sqlite3.Connection | None:
 
 
 def _open_and_check(file: str) -> tuple[sqlite3.Connection, int]:
-    connection = sqlite3.connect(f"file:{_quote(file)}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-    try:
-        return connection, _version(connection, file)
-    except BaseException as error:
-        connection.close()
-        if not isinstance(error, sqlite3.OperationalError) or _primary(error) not in _CANNOT_OPEN:
-            raise
-    connection = _open_copy(file)
+    connection = connect_for_reading(file)
     try:
         return connection, _version(connection, file)
     except BaseException:
         connection.close()
         raise
+
+
+def connect_for_reading(file: str) -> sqlite3.Connection:
+    """A database as it is, opened read-only, or a copy of it where not even that goes (a read-only disk).
+
+    Raises sqlite3.Error, OSError.
+    """
+    connection = sqlite3.connect(f"file:{_quote(file)}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema")
+        return connection
+    except BaseException as error:
+        connection.close()
+        if not isinstance(error, sqlite3.OperationalError) or primary(error) not in _CANNOT_OPEN:
+            raise
+    return _open_copy(file)
 
 
 @contextmanager
@@ -263,7 +295,8 @@ def _holder(lock: int) -> str:
     return "another process"
 
 
-def _open_lock(root: str) -> int:
+def open_lock(root: str) -> int:
+    """Open the file of the write lock. Raises CannotWrite."""
     try:
         return effects.create(os.path.join(root, "agentrun.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -273,8 +306,52 @@ def _open_lock(root: str) -> int:
         ) from error
 
 
-def _create_private(file: str) -> None:
+def _identity(file: str) -> tuple[int, int] | None:
+    """Which file has that name now; None if none has."""
+    try:
+        info = os.stat(file)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _connect(
+    root: str, file: str, lock: int, notice: Callable[[str], None], patience: float
+) -> tuple[Database, sqlite3.Connection]:
+    """SQLite does not tell which file it has opened: it is known when the name stood for the same before and after."""
+    while True:
+        before = _identity(file)
+        connection = sqlite3.connect(file, isolation_level=None, timeout=5.0, check_same_thread=False)
+        database = Database(root, connection, lock, notice, patience)
+        if database._identity == before:
+            return database, connection
+        effects.close_database(connection)
+
+
+def check_not_lost(root: str) -> None:
+    """That no database has been lost where there is none, or an empty one. Raises StoreError."""
+    runs = sum(1 for _ in redo.journals(root))
+    cut_short = os.path.exists(path(root) + REPAIRED)
+    try:
+        # asked last: somebody may just have begun the first of all runs
+        begun = os.path.getsize(path(root)) >= SMALLEST
+    except OSError:
+        begun = False
+    if cut_short and not begun:
+        raise StoreError(f"a repair of {path(root)} was cut short", "agentrun doctor --repair goes on with it")
+    if runs and not begun:
+        raise StoreError(
+            f"the database {path(root)} is gone, and there {'is 1 run' if runs == 1 else f'are {runs} runs'}"
+            f" in {os.path.join(root, 'runs')}",
+            "agentrun doctor --repair brings it back from the journals of the runs",
+        )
+
+
+def _create_private(root: str, file: str) -> None:
     # before SQLite does: its -wal and -shm take over the mode of the database
+    if os.path.exists(file):
+        return
+    check_not_lost(root)
     try:
         os.close(effects.create(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -282,9 +359,13 @@ def _create_private(file: str) -> None:
 
 
 def _version(connection: sqlite3.Connection, file: str) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    version = _user_version(connection)
     if not _ours(connection, version):
+        if any(redo.journals(os.path.dirname(file))):
+            raise StoreError(f"{file} is damaged: it does not say that it is agentrun's", REPAIR)
         raise StoreError(f"{file} is a database of another program", "set AGENTRUN_HOME to a folder of agentrun's own")
+    if not version and not _is_empty(connection) and not (version := _user_version(connection)):
+        raise StoreError(f"{file} is damaged: it has tables, and no version", REPAIR)
     if version > schema.VERSION:
         raise StoreError(
             f"{file} was written by a newer agentrun (database version {version}, this program knows "
@@ -299,10 +380,17 @@ def _ours(connection: sqlite3.Connection, version: int) -> bool:
     if connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
         return True
     # its creator may have committed all of it since the version was read
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if empty and not version:
+    if not version and _is_empty(connection):
         return True
     return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
+
+
+def _user_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
 def _migrate(database: Database) -> None:
@@ -310,45 +398,19 @@ def _migrate(database: Database) -> None:
     root = database.root
     connection = database.connection
     with write_lock(database._lock, root, database._notice):
+        database._check_place()
         version = _version(connection, path(root))  # another process may have been quicker
         if version == 0:
             connection.execute("PRAGMA journal_mode = WAL")
-        elif busy := next(_held_runs(root), None):
+        elif busy := next(held_runs(root), None):
             raise Busy(
                 f"the database must be brought up to date, and run {busy} is being advanced",
                 "try again when it has finished",
             )
-        for number in range(version, schema.VERSION):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in _statements(schema.MIGRATIONS[number]):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {number + 1}")
-                effects.commit(connection)
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-
-def _held_runs(root: str) -> Iterator[str]:
-    try:
-        names = os.listdir(os.path.join(root, "runs"))
-    except FileNotFoundError:
-        return
-    for name in names:
-        if locks.held(folders.RunFolder(root, name).lock, locks.LEASE):
-            yield name
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+        # off, or a table that is made again would take the rows with it that refer to the old one
+        connection.execute("PRAGMA foreign_keys = OFF")
+        migrate(connection, version)
+        connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _open_copy(file: str) -> sqlite3.Connection:
@@ -372,31 +434,3 @@ def _open_copy(file: str) -> sqlite3.Connection:
 
 def _quote(file: str) -> str:
     return file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _primary(error: Exception) -> int:
-    """The primary result code: extended ones carry it in their low byte. 0 where Python itself objected."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _passing(error: sqlite3.Error) -> bool:
-    return _primary(error) in _PASSING
-
-
-def explain(error: Exception, file: str) -> StoreError:
-    """SQLite's error in words that say what to do."""
-    code = _primary(error)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreError(
-            f"{file} is damaged: {error}",
-            "keep a copy of it and of its -wal; then move it away, or put a copy from backups/ in its place",
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return StoreError(f"the disk of {file} is full", "free space and resume: what was recorded is kept")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreError(
-            f"{file} has been locked by another program for too long", "end the program that has it open, and resume"
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StoreError(f"cannot open {file} for writing: {error}", "check its owner, its mode and the disk")
-    return StoreError(f"cannot use {file}: {error}", "check the disk; nothing that was recorded is lost")

@@ -9,17 +9,19 @@
         ├── s                           the shim's socket
         ├── bell                        a FIFO: who wishes something of the supervisor rings here
         ├── results                     one line for each attempt that ended
+        ├── journal                     one line for each transaction of the run (store/redo.py)
         ├── env.json                    the environment, umask and folder that the run was created in
         ├── log/<instance>#<n>.log|.idx what an attempt wrote, and when
         ├── io/<instance>#<n>.out|.use|.call|.exc
         │                               its $AGENTRUN_OUTPUT, $AGENTRUN_USAGE, what it calls, its exception
+        ├── io/<instance>#verify.out    the $AGENTRUN_OUTPUT of its `verify`
         ├── io/<instance>.calls         $AGENTRUN_CALLS, of all its attempts
         ├── io/<k>.fifo, tmp/<k>/       the pipe and the $TMPDIR of whoever has place k; with leave_running,
         │                               <instance>#<n> instead of k (step/places.py)
         └── scratch/                    $AGENTRUN_RUN_DIR
 
-Attempt 0 of an instance is its `if` command. Plain strings and `os.path`: the shim imports this module too,
-and pathlib alone would cost it more memory than all of its state.
+Attempt 0 of an instance is its `if` command, and its `verify`. Plain strings and `os.path`: the shim imports this
+module too, and pathlib alone would cost it more memory than all of its state.
 """
 
 from __future__ import annotations
@@ -119,6 +121,10 @@ class RunFolder:
         return self.path + "/results"
 
     @property
+    def journal(self) -> str:
+        return self.path + "/journal"
+
+    @property
     def environment(self) -> str:
         return self.path + "/env.json"
 
@@ -137,6 +143,9 @@ class RunFolder:
 
     def output(self, instance: str, attempt: int) -> str:
         return f"{self.path}/io/{instance}#{attempt}.out"
+
+    def verified(self, instance: str) -> str:
+        return f"{self.path}/io/{instance}#verify.out"
 
     def usage(self, instance: str, attempt: int) -> str:
         return f"{self.path}/io/{instance}#{attempt}.use"

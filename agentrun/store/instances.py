@@ -10,13 +10,13 @@ to position -1.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..model import JSON, instance_name
 from .changes import guard, journal
+from .values import parsed, parsed_object
 
 _SUPERVISOR = "supervisor"
 
@@ -200,7 +200,7 @@ def item_of(connection: sqlite3.Connection, run_id: str, step: str, number: int)
     ).fetchone()
     if row is None:
         raise KeyError(instance_name(step, number))
-    return json.loads(row[0]), row[1]
+    return parsed(row[0]), row[1]
 
 
 def items_of(connection: sqlite3.Connection, run_id: str) -> dict[str, JSON]:
@@ -208,7 +208,7 @@ def items_of(connection: sqlite3.Connection, run_id: str) -> dict[str, JSON]:
     rows = connection.execute(
         "SELECT step, number, item FROM items WHERE run_id = ? AND place >= 0 ORDER BY step, place", (run_id,)
     )
-    return {instance_name(step, number): json.loads(item) for step, number, item in rows}
+    return {instance_name(step, number): parsed(item) for step, number, item in rows}
 
 
 def instance_counts(connection: sqlite3.Connection, run_id: str) -> dict[int, dict[str, int]]:
@@ -236,6 +236,6 @@ def outputs_in_order(connection: sqlite3.Connection, run_id: str, step: str) -> 
 
 def lists_of(instances: Iterable[tuple[str, str | None]]) -> dict[str, list[JSON]]:
     """The outputs of all instances of a step: for each key a list in their order, null where one has none."""
-    values = [{} if outputs is None else json.loads(outputs) for _, outputs in instances]
+    values = [parsed_object(outputs) for _, outputs in instances]
     keys = dict.fromkeys(key for one in values for key in one)
     return {key: [one.get(key) for one in values] for key in keys}

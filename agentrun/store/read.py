@@ -6,14 +6,14 @@ interrupted: `Run.interrupted` asks the kernel's locks at each look, and nothing
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
 from .rows import AttemptRow, Event, Run, StepRow, StepState
 from .snapshots import Snapshot
+from .values import made, parsed_object
 
 if TYPE_CHECKING:  # a look at the record costs 5 ms less without it
     from ..model import JSON, Job, Outcome, State
@@ -23,11 +23,13 @@ __all__ = ["AttemptRow", "Event", "Reader", "Run", "StepRow", "StepState"]
 _RUN = (
     "id, job, file, snapshot, params, run_key, scheduled_time, parent, state, outcome, reason, error, exit_code,"
     " closing, closing_at, created_at, started_at, finished_at, epoch, owner, resumes, elapsed, boot_id, seen,"
-    " results_seen, stopped, started_steps, steps_total, steps_done, caller, caller_instance, enforced_by"
+    " results_seen, stopped, started_steps, steps_total, steps_done, caller, caller_instance, enforced_by,"
+    " wake_at"
 )
 _STEP = (
     "instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-    " idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at, number, instances, answered"
+    " idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at, number, instances, answered,"
+    " question, verifying"
 )
 _ATTEMPT = (
     "instance, number, epoch, state, outcome, reason, requested, exit_code, signal, error, causes, exception,"
@@ -109,7 +111,7 @@ class Reader:
             f" SELECT {_RUN} FROM runs WHERE caller IS NULL AND id IN"
             " (SELECT id FROM last UNION SELECT id FROM runs WHERE state <> 'finished') ORDER BY id DESC"
         )
-        return [_run(row) for row in rows]
+        return made(Run, rows)
 
     def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
         """Runs, newest first."""
@@ -117,14 +119,14 @@ class Reader:
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs {where} ORDER BY id DESC LIMIT ?", (*values, limit)
         )
-        return [_run(row) for row in rows]
+        return made(Run, rows)
 
     def unfinished(self) -> list[Run]:
         """Every run that is not finished, oldest first; but for child runs, which go on with their parent."""
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs WHERE state <> 'finished' AND caller IS NULL ORDER BY id"
         )
-        return [_run(row) for row in rows]
+        return made(Run, rows)
 
     def child_of(self, run_id: str, instance: str) -> Run | None:
         """The run that a step of a run is, if it has begun."""
@@ -138,12 +140,12 @@ class Reader:
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs WHERE caller = ? AND state <> 'finished' ORDER BY id", (run_id,)
         )
-        return [_run(row) for row in rows]
+        return made(Run, rows)
 
     def children(self, run_id: str) -> dict[str, Run]:
         """The child runs of a run, by the step or instance that each of them is."""
         rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE caller = ?", (run_id,))
-        return {str(run.caller_instance): run for run in map(_run, rows)}
+        return {str(run.caller_instance): run for run in made(Run, rows)}
 
     def outermost(self, run: Run) -> Run:
         """The run that it belongs to: itself, unless another one called it."""
@@ -186,7 +188,7 @@ class Reader:
         rows = self.connection.execute(
             f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position >= 0{which} ORDER BY position, number", (run_id,)
         )
-        return [_step(row) for row in rows]
+        return made(StepRow, rows)
 
     def active_steps(self, run_id: str) -> list[tuple[str, State]]:
         """(instance, state) of the steps and instances that run or wait, in the order of the file.
@@ -200,15 +202,16 @@ class Reader:
             (run_id,),
         ).fetchall()
 
-    def step_states(self, run_id: str, *, but_succeeded: bool = False) -> Iterator[StepState]:
+    def step_states(self, run_id: str, *, but_succeeded: bool = False) -> list[StepState]:
         """What recovery needs of each step that has a row; `but_succeeded`: of those that have not succeeded."""
         which = " AND outcome IS NOT 'succeeded'" if but_succeeded else ""
         rows = self.connection.execute(
             "SELECT instance, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
-            f" finished_at, instances, answered FROM steps WHERE run_id = ? AND position >= 0{which}",
+            " finished_at, instances, answered, question, verifying"
+            f" FROM steps WHERE run_id = ? AND position >= 0{which}",
             (run_id,),
         )
-        return map(StepState._make, rows)
+        return made(StepState, rows)
 
     def succeeded(self, run_id: str) -> list[tuple[str, int]]:
         """(instance, last attempt) of what has succeeded."""
@@ -222,14 +225,14 @@ class Reader:
         rows = self.connection.execute(
             f"SELECT {_STEP} FROM steps WHERE run_id = ? AND position = ? ORDER BY number", (run_id, position)
         )
-        return [_step(row) for row in rows]
+        return made(StepRow, rows)
 
     def outputs(self, run_id: str, instance: str) -> dict[str, JSON]:
         """The outputs of a finished step; empty if it has none."""
         row = self.connection.execute(
             "SELECT outputs FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
         ).fetchone()
-        return {} if row is None or row[0] is None else json.loads(row[0])
+        return {} if row is None else parsed_object(row[0])
 
     def key_of(self, run_id: str, instance: str) -> str | None:
         """The idempotency key that the attempts of a step have had; None before the first."""
@@ -245,7 +248,7 @@ class Reader:
             f"SELECT {_ATTEMPT} FROM attempts WHERE run_id = ? {where} ORDER BY started_at, instance, number",
             (run_id, *values),
         )
-        return [_attempt(row) for row in rows]
+        return made(AttemptRow, rows)
 
     def attempt(self, run_id: str, instance: str, number: int) -> AttemptRow | None:
         """One attempt."""
@@ -253,7 +256,7 @@ class Reader:
             f"SELECT {_ATTEMPT} FROM attempts WHERE run_id = ? AND instance = ? AND number = ?",
             (run_id, instance, number),
         ).fetchone()
-        return None if row is None else _attempt(row)
+        return None if row is None else made(AttemptRow, (row,))[0]
 
     def interrupted_steps(self, run_id: str) -> set[str]:
         """The steps of which some attempt was interrupted."""
@@ -267,7 +270,7 @@ class Reader:
         row = self.connection.execute(
             f"SELECT {_STEP} FROM steps WHERE run_id = ? AND instance = ?", (run_id, instance)
         ).fetchone()
-        return None if row is None else _step(row)
+        return None if row is None else made(StepRow, (row,))[0]
 
     def events(self, run_id: str | None = None, *, after: int = 0, limit: int = -1) -> list[Event]:
         """The journal of a run from event `after` on, or the newest `limit` events of all runs, oldest first."""
@@ -284,18 +287,29 @@ class Reader:
                 " ORDER BY e.at DESC, e.run_id DESC, e.seq DESC LIMIT ?",
                 (limit,),
             ).fetchall()[::-1]
-        return [_event(row) for row in rows]
+        return made(Event, rows)
 
-    def wishes(self, run_id: str) -> list[tuple[int, str, str]]:
-        """(id, kind, by) of what has been asked of the owner and not been taken up, oldest first."""
+    def questions(self, run_id: str) -> list[tuple[str, str]]:
+        """(instance, question) of what waits for an answer that nobody has given yet, in the order of the file."""
         return self.connection.execute(
-            "SELECT id, kind, by FROM wishes WHERE run_id = ? AND taken_at IS NULL ORDER BY id", (run_id,)
+            "SELECT instance, question FROM steps WHERE run_id = :run AND state = 'waiting' AND position >= 0"
+            " AND question IS NOT NULL AND NOT EXISTS (SELECT 1 FROM wishes WHERE wishes.run_id = :run"
+            " AND wishes.instance = steps.instance AND taken_at IS NULL) ORDER BY position, number",
+            {"run": run_id},
+        ).fetchall()
+
+    def wishes(self, run_id: str) -> list[tuple[int, str, str | None]]:
+        """(id, kind, instance) of what has been asked of the owner and not been taken up, oldest first."""
+        return self.connection.execute(
+            "SELECT id, kind, instance FROM wishes WHERE run_id = ? AND taken_at IS NULL ORDER BY id", (run_id,)
         ).fetchall()
 
     def cancels_taken(self, run_id: str) -> int:
         """How many cancels have been taken up since the run was last opened."""
         wished, still_open = self.connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE taken_at IS NULL) FROM wishes WHERE run_id = ?", (run_id,)
+            "SELECT count(*), count(*) FILTER (WHERE taken_at IS NULL) FROM wishes"
+            " WHERE run_id = ? AND kind = 'cancel'",
+            (run_id,),
         ).fetchone()
         if wished == still_open:
             return 0
@@ -356,31 +370,5 @@ class Reader:
         return "" if row is None else str(row[0])
 
 
-def _run(row: tuple[Any, ...]) -> Run:
-    values = list(row)
-    values[4] = json.loads(values[4])
-    values[19] = None if values[19] is None else json.loads(values[19])
-    values[25] = bool(values[25])
-    return Run(*values)
-
-
-def _event(row: tuple[Any, ...]) -> Event:
-    values = list(row)
-    values[8] = None if values[8] is None else json.loads(values[8])
-    return Event(*values)
-
-
-def _step(row: tuple[Any, ...]) -> StepRow:
-    values = list(row)
-    values[5], values[6] = bool(values[5]), bool(values[6])
-    for n in (12, 13):
-        values[n] = None if values[n] is None else json.loads(values[n])
-    return StepRow(*values)
-
-
-def _attempt(row: tuple[Any, ...]) -> AttemptRow:
-    values = list(row)
-    values[6] = bool(values[6])
-    values[10] = () if values[10] is None else tuple(json.loads(values[10]))
-    values[11] = None if values[11] is None else json.loads(values[11])
-    return AttemptRow(*values)
+def _run(row: Sequence[Any]) -> Run:
+    return made(Run, (row,))[0]

@@ -50,6 +50,7 @@ class Run(NamedTuple):
     caller: str | None = None
     caller_instance: str | None = None
     enforced_by: str | None = None
+    wake_at: int | None = None
 
     def held(self, root: str) -> bool:
         """Whether a supervisor or a shim holds it now."""
@@ -86,6 +87,8 @@ class StepRow(NamedTuple):
     number: int = -1
     instances: int | None = None
     answered: int = 0
+    question: str | None = None
+    verifying: bool = False
 
 
 class AttemptRow(NamedTuple):
@@ -141,3 +144,5 @@ class StepState(NamedTuple):
     finished_at: int | None
     instances: int | None
     answered: int
+    question: str | None
+    verifying: int

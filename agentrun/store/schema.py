@@ -233,6 +233,79 @@ CREATE VIEW spent AS
     FROM usage JOIN runs ON runs.id = usage.run_id;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+# The numbers of the lines of journals (store/redo.py).
+_V3 = """
+ALTER TABLE runs ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;  -- transactions of it so far: each has its line there
+"""
+
+# What was interrupted and is in doubt (store/questions.py). SQLite changes no CHECK: two tables are made again.
+_V4 = f"""
+ALTER TABLE runs ADD COLUMN wake_at INTEGER CHECK (wake_at IS NULL OR state = 'waiting');  -- `elapsed` to go on at
+
+CREATE TABLE steps_anew (             -- one row for a step instance, from its first transition on
+    run_id          TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    instance        TEXT NOT NULL,    -- the step's id, or `id[n]` for instance or round n of it
+    position        INTEGER NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN {_STATES}),
+    outcome         TEXT CHECK (outcome IN {_ENDS}),
+    reason          TEXT,
+    covered         INTEGER NOT NULL DEFAULT 0 CHECK (covered IN (0, 1)),   -- by continue_on_error
+    asked           INTEGER NOT NULL DEFAULT 0 CHECK (asked IN (0, 1)),     -- its `if` said go
+    attempt         INTEGER NOT NULL DEFAULT 0,    -- the number of the last attempt
+    tries           INTEGER NOT NULL DEFAULT 0,    -- as of that attempt's start, as are the interruptions
+    interruptions   INTEGER NOT NULL DEFAULT 0,
+    due             INTEGER,
+    idempotency_key TEXT,
+    inputs          TEXT CHECK (inputs IS NULL OR json_valid(inputs)),
+    outputs         TEXT CHECK (outputs IS NULL OR json_valid(outputs)),
+    exit_code       INTEGER,
+    signal          INTEGER,
+    error           TEXT,
+    started_at      INTEGER,
+    finished_at     INTEGER,
+    number          INTEGER NOT NULL DEFAULT -1 CHECK (number >= -1),   -- that n; -1: the step itself
+    instances       INTEGER,                       -- of a step: how many it has, or rounds were begun
+    answered        INTEGER NOT NULL DEFAULT 0,    -- of a step: rounds whose `until` said: again
+    usage_seen      INTEGER NOT NULL DEFAULT 0,    -- how far the usage file of its condition is in this record
+    calls_seen      INTEGER NOT NULL DEFAULT 0,    -- how far its journal of calls is in this record
+    verifying       INTEGER NOT NULL DEFAULT 0 CHECK (verifying IN (0, 1)),   -- its `verify` is asked, or to be asked
+    question        TEXT,                          -- what a person is asked, in words
+    PRIMARY KEY (run_id, instance),
+    CHECK ((state = 'finished') = (outcome IS NOT NULL)),
+    CHECK ((state = 'finished') = (finished_at IS NOT NULL)),
+    CHECK ((state = 'waiting') = (due IS NOT NULL OR question IS NOT NULL)),
+    CHECK (due IS NULL OR question IS NULL),
+    CHECK (NOT verifying OR (state IN ('running', 'waiting') AND question IS NULL))
+) STRICT, WITHOUT ROWID;
+INSERT INTO steps_anew (
+    run_id, instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,
+    idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at, number, instances, answered,
+    usage_seen, calls_seen
+) SELECT
+    run_id, instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,
+    idempotency_key, inputs, outputs, exit_code, signal, error, started_at, finished_at, number, instances, answered,
+    usage_seen, calls_seen
+FROM steps;
+DROP TABLE steps;
+ALTER TABLE steps_anew RENAME TO steps;
+CREATE INDEX steps_active ON steps (run_id, position) WHERE state IN ('running', 'waiting');
+
+CREATE TABLE wishes_anew (            -- what others want of the run's owner
+    id          INTEGER PRIMARY KEY,
+    run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    kind        TEXT NOT NULL CHECK (kind IN ('cancel', 'took_place', 'rerun')),
+    instance    TEXT,                 -- the step or instance that an answer is about
+    by          TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    taken_at    INTEGER,
+    CHECK ((kind = 'cancel') = (instance IS NULL))
+) STRICT;
+INSERT INTO wishes_anew (id, run_id, kind, by, at, taken_at) SELECT id, run_id, kind, by, at, taken_at FROM wishes;
+DROP TABLE wishes;
+ALTER TABLE wishes_anew RENAME TO wishes;
+CREATE INDEX wishes_open ON wishes (run_id) WHERE taken_at IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x61677275  # "agru": what `file` and we recognise the database by

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..model import Job
 
 # Another version of the program, or of the model, decodes the text again.
-DECODER = f"agentrun {__version__} model 2"
+DECODER = f"agentrun {__version__} model 3"
 
 
 def sha256(stem: str, text: str) -> str:
@@ -72,8 +72,11 @@ class Snapshot(NamedTuple):
         if decoder == DECODER:
             import pickle
 
-            job: Job = pickle.loads(decoded)
-            return job
+            try:
+                job: Job = pickle.loads(decoded)
+                return job
+            except Exception:  # whatever bytes may do that nobody wrote: the text has it too
+                pass
         from ..spec.decode import decode
 
         return decode(text, path)

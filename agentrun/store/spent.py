@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from .changes import guard, plain
 from .read import Reader
+from .values import made
 
 _CEILING = 2**62  # two of them still fit into a column
 
@@ -302,4 +303,8 @@ def calls(reader: Reader, run_id: str, steps: Iterable[str] = ()) -> list[CallRo
         " WHERE run_id = ? ORDER BY started_at, instance, seq",
         (run_id,),
     )
-    return [CallRow(*row) for row in rows if not wanted or not wanted.isdisjoint((row[0], row[0].partition("[")[0]))]
+    return [
+        row
+        for row in made(CallRow, rows)
+        if not wanted or not wanted.isdisjoint((row.instance, row.instance.partition("[")[0]))
+    ]

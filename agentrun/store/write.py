@@ -4,24 +4,29 @@
     take        this process may advance it: epoch + 1        (holding the lease)
     commit      one turn of the loop                          (every write names the epoch)
     reopen      a finished run that did not succeed goes on
-    wish        somebody else wants something of the owner
+    wish        somebody else wants something of the owner; `answer` is what a person says of an open question
     adopt_spec  an unfinished or reopened run goes on with another job file
+
+Each of them is told to the run's journal (`redo.py`), from which `replay.py` does it again.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import Busy, NotFound, UsageError
 from ..model import JSON, split_instance
+from . import questions, redo
 from .changes import AttemptEnded, Change, StepSettled, dumps, guard, journal, take_wishes
 from .database import Database
 from .instances import base_steps, copy_instances, recount
 from .read import Reader
 from .snapshots import Snapshot
+from .values import parsed_object
+
+T = TypeVar("T")
 
 
 class NewRun(NamedTuple):
@@ -60,15 +65,30 @@ class RunKeyTaken(Exception):
 class Store:
     """The writing side of the record, over one open `Database`; `reader` is its other side. With `with`: closed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, journals: redo.Journals | None = None) -> None:
         self.database = database
         self.reader = Reader(database.connection)
+        self._journals = journals or redo.Journals(database.root)
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._journals.close()
         self.database.close()
+
+    def _write(
+        self, run_id: str, verb: str, work: Callable[[sqlite3.Cursor], T], said: Mapping[str, Any] | None = None
+    ) -> T:
+        """One transaction of a run, and its line in the run's journal. `said`: the verb's arguments there."""
+
+        def told(cursor: sqlite3.Cursor) -> T:
+            self._journals.begin()
+            result = work(cursor)
+            self._journals.append(cursor, run_id, verb, said or {})
+            return result
+
+        return self.database.write(told, self._journals.take_back)
 
     def record(
         self,
@@ -121,7 +141,7 @@ class Store:
             if owner is not None and stamp is not None:
                 _take(cursor, run.id, 0, owner, stamp, resumed=False)
 
-        self.database.write(work)
+        self._write(run.id, redo.BASE, work)
 
     def take(self, run_id: str, *, seen_epoch: int, owner: Mapping[str, JSON], stamp: Stamp, resumed: bool) -> int:
         """Become the owner of an unfinished run: returns the new epoch. The caller holds the lease.
@@ -129,8 +149,9 @@ class Store:
         `resumed`: it had an owner before, who left it unfinished. Raises Overtaken if the epoch has moved.
         """
 
-        return self.database.write(
-            lambda cursor: _take(cursor, run_id, seen_epoch, owner, stamp, resumed=resumed)
+        said = {"seen_epoch": seen_epoch, "owner": owner, "stamp": stamp, "resumed": resumed}
+        return self._write(
+            run_id, "take", lambda cursor: _take(cursor, run_id, seen_epoch, owner, stamp, resumed=resumed), said
         )
 
     def commit(
@@ -166,7 +187,11 @@ class Store:
             if done:  # last: some of these may be instances of a list that was frozen in this very turn
                 cursor.execute("UPDATE runs SET steps_done = steps_done + ? WHERE id = ?", (done, run_id))
 
-        self.database.write(work)
+        said = {
+            "epoch": epoch, "stamp": stamp, "changes": [redo.change(one) for one in changes],
+            "results_seen": results_seen, "started": started, "stopped": stopped,
+        }  # fmt: skip
+        self._write(run_id, "commit", work, said)
 
     def reopen(
         self,
@@ -211,7 +236,12 @@ class Store:
                 guard(cursor, f"step {instance}")
             recount(cursor, run_id, base)
 
-        self.database.write(work)
+        ids = {split_instance(instance)[0] for instance in steps}
+        said = {
+            "steps": list(steps), "handlers": sorted(step for step in ids if step in handlers),
+            "loops": sorted(step for step in ids if step in loops), "by": by, "now": now,
+        }  # fmt: skip
+        self._write(run_id, "reopen", work, said)
 
     def adopt_spec(
         self, run_id: str, snapshot: Snapshot, *, by: str, now: int, other_lists: Sequence[str] = ()
@@ -229,7 +259,7 @@ class Store:
             row = cursor.execute("SELECT params FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
                 raise NotFound(f"there is no run {run_id}")
-            params = json.loads(row[0])
+            params = parsed_object(row[0])
             for name, param in snapshot.job.params.items():
                 if name not in params and not param.required:
                     params[name] = param.default
@@ -245,10 +275,14 @@ class Store:
             recount(cursor, run_id, len(wanted))
             journal(cursor, run_id, now, "spec_adopted", by, detail={"snapshot": sha256})
 
-        self.database.write(work)
+        self._write(run_id, redo.BASE, work)  # too much of it changes to be done again from its arguments
 
-    def wish_to_cancel(self, run_id: str, *, by: str, now: int) -> None:
-        """Ask the owner of a run, present or next, to cancel it. Raises Busy if it has finished."""
+    def wish_to_cancel(self, run_id: str, *, by: str, now: int, wish: int | None = None) -> None:
+        """Ask the owner of a run, present or next, to cancel it. Raises Busy if it has finished.
+
+        `wish`: the number that it had, where it is done again.
+        """
+        said: dict[str, Any] = {"by": by, "now": now}
 
         def work(cursor: sqlite3.Cursor) -> None:
             row = cursor.execute("SELECT state, outcome FROM runs WHERE id = ?", (run_id,)).fetchone()
@@ -256,10 +290,27 @@ class Store:
                 raise NotFound(f"there is no run {run_id}")
             if row[0] == "finished":
                 raise Busy(f"run {run_id} has finished already: {row[1]}")
-            cursor.execute("INSERT INTO wishes (run_id, kind, by, at) VALUES (?, 'cancel', ?, ?)", (run_id, by, now))
+            cursor.execute(
+                "INSERT INTO wishes (id, run_id, kind, by, at) VALUES (?, ?, 'cancel', ?, ?)", (wish, run_id, by, now)
+            )
+            said["wish"] = cursor.lastrowid
             journal(cursor, run_id, now, "cancel_requested", by)
 
-        self.database.write(work)
+        self._write(run_id, "wish_to_cancel", work, said)
+
+    def answer(
+        self, run_id: str, answers: Mapping[str, str], *, by: str, now: int, wishes: Sequence[int] = ()
+    ) -> None:
+        """Say of interrupted steps and instances what became of them (`took_place`, `rerun`): all, or none of it.
+
+        `wishes`: the numbers that they had, where it is done again. Raises Busy if one waits for no answer.
+        """
+        said: dict[str, Any] = {"answers": dict(answers), "by": by, "now": now}
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            said["wishes"] = questions.answer(cursor, run_id, answers, by, now, wishes)
+
+        self._write(run_id, "answer", work, said)
 
 
 def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: int) -> None:
@@ -290,7 +341,8 @@ def _unfold_again(cursor: sqlite3.Cursor, run_id: str, step: str, now: int) -> N
     if cursor.rowcount:
         _interrupt(cursor, run_id, now, lambda instance: instance.startswith(f"{step}["))
         cursor.execute(
-            "UPDATE steps SET state = 'queued', due = NULL WHERE run_id = ? AND number >= 0"
+            "UPDATE steps SET state = 'queued', due = NULL, question = NULL, verifying = 0"
+            " WHERE run_id = ? AND number >= 0"
             " AND substr(instance, 1, ?) = ? AND state IN ('running', 'waiting')",
             (run_id, len(step) + 1, f"{step}["),
         )
@@ -317,7 +369,7 @@ def _take(
 ) -> int:
     # a takeover counts as a resume unless the last owner left on request
     cursor.execute(
-        "UPDATE runs SET epoch = epoch + 1, state = 'running', owner = ?,"
+        "UPDATE runs SET epoch = epoch + 1, state = 'running', owner = ?, wake_at = NULL,"
         " resumes = resumes + CASE WHEN ? AND NOT stopped THEN 1 ELSE 0 END, stopped = 0,"
         " started_at = coalesce(started_at, max(?, created_at)), elapsed = ?, boot_id = ?, seen = ?"
         " WHERE id = ? AND epoch = ? AND state <> 'finished'",

@@ -1,10 +1,10 @@
 """The plan against its law: the histories of histories.txt, and small tables for what a history would not show.
 
 A job is `step; step | limits`. A step is its id and any of: `needs=a,b` (nothing after `=`: none; left out: as
-in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail` (on_interrupt), `retry=` (max_attempts,
-without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items; `each=none`:
-the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N rounds), `every=`
-(its interval). Limits: `parallel=`, `budget=`, `deadline=`.
+in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail`, `verify`, `ask` (on_interrupt), `retry=`
+(max_attempts, without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items;
+`each=none`: the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N
+rounds), `every=` (its interval). Limits: `parallel=`, `budget=`, `deadline=`, `child=1` (the run is a step of another).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agentrun.engine import plan
+from agentrun.engine import retries
 from agentrun.engine.plan import (
     Answered,
     Ask,
@@ -29,13 +29,17 @@ from agentrun.engine.plan import (
     Ended,
     Facts,
     Happened,
+    Leave,
     Park,
+    Question,
     Settle,
     Start,
     StepFacts,
     StopWished,
+    Told,
     Unfold,
     Unfolded,
+    Verify,
     decide,
     reopen,
     requeued,
@@ -59,7 +63,8 @@ def parse_step(text: str, index: int, above: tuple[str, ...]) -> Step:
         condition="true" if "if" in options else None,
         when=when,  # type: ignore[arg-type]
         continue_on_error="coe" in options,
-        on_interrupt="skip" if "skip" in options else "fail" if "fail" in options else "rerun",
+        on_interrupt=next((word for word in ("skip", "fail", "verify", "ask") if word in options), "rerun"),
+        verify="true" if "verify" in options else None,
         retry=Retry(
             max_attempts=int(options.get("retry", 1)),
             interval=int(options.get("interval", 1000)),
@@ -85,11 +90,14 @@ def parse_job(line: str) -> tuple[Job, Facts]:
     limit = {key: int(value) for key, _, value in (word.partition("=") for word in limits.split())}
     job = Job(name="job", steps=tuple(steps), budget=Budget(limit.get("budget")))
     parallel = limit.get("parallel", 16)
-    return job, Facts(job, seed="r1", deadline_at=limit.get("deadline"), max_parallel=parallel)
+    facts = Facts(job, seed="r1", deadline_at=limit.get("deadline"), max_parallel=parallel)
+    facts.stays = "child" in limit
+    return job, facts
 
 
 def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
-    """`a HOW [after MS]`, `a if N|lost`, `a[1] until N|lost`, `cancel`, `stop`; `-` is nothing but time.
+    """`a HOW [after MS]`, `a if N|lost`, `a[1] until N|lost`, `a verify N|lost`, `a told ANSWER`, `cancel`,
+    `stop`; `-` is nothing but time.
 
     `spent`: a budget other than that of steps is used up; `overspent`: more was spent than there was;
     `below N`: child runs have started so many attempts. HOW is one of:
@@ -109,7 +117,9 @@ def parse_event(text: str, facts: Facts, now: int) -> Happened | None:
             return None
         case ["spent" | "overspent" as how]:
             return BudgetSpent(how == "overspent", now)
-        case [step, "if" | "until", status]:
+        case [step, "told", answer]:
+            return Told(step, answer, now)  # type: ignore[arg-type]
+        case [step, "if" | "until" | "verify", status]:
             return Answered(step, None if status == "lost" else int(status), now)
         case [step, *words, "after", after]:
             ended = parse_event(f"{step} {' '.join(words)}", facts, now)
@@ -152,6 +162,12 @@ def show(decision: Decision) -> str:
             return f"unfold {step}"
         case Ask(step):
             return f"ask {step}"
+        case Verify(step):
+            return f"verify {step}"
+        case Question(step):
+            return f"question {step}"
+        case Leave():
+            return "leave"
         case Start(step, attempt):
             return f"start {step}#{attempt}"
         case Park(step, until):
@@ -196,6 +212,7 @@ def reloaded(job: Job, facts: Facts) -> Facts:
         started=facts.started,
         steps=rows,
     )
+    fresh.stays = facts.stays
     for _ in range(facts.cancels):
         fresh.apply(CancelWished(facts.clock))
     if facts.closing:
@@ -277,7 +294,7 @@ def test_decide_changes_nothing_and_repeats_itself() -> None:
     ],
 )  # fmt: skip
 def test_what_an_entry_of_on_names(entry: str, cause: str, named: bool) -> None:
-    assert plan._names(entry, cause) is named
+    assert retries._names(entry, cause) is named
 
 
 @pytest.mark.parametrize(
@@ -291,17 +308,17 @@ def test_what_an_entry_of_on_names(entry: str, cause: str, named: bool) -> None:
 )  # fmt: skip
 def test_delay_without_jitter(retry: Retry, tries: int, delay: int) -> None:
     step = Step("a", 0, retry=replace(retry, jitter="none"))
-    assert plan._retry_delay(step, StepFacts(tries=tries), Ended("a", tries, "failed", 0), "r1") == delay
+    assert retries.delay_before_next(step, StepFacts(tries=tries), Ended("a", tries, "failed", 0), "r1") == delay
 
 
 def test_full_jitter_is_spread_evenly_over_the_delay() -> None:
     step = Step("a", 0, retry=Retry(interval=1000))
     ended = Ended("a", 1, "failed", 0)
-    delays = [plan._retry_delay(step, StepFacts(tries=1), ended, f"run-{n}") for n in range(10_000)]
+    delays = [retries.delay_before_next(step, StepFacts(tries=1), ended, f"run-{n}") for n in range(10_000)]
     assert min(delays) >= 0 and max(delays) <= 1000
     tenths = [sum(1 for delay in delays if tenth * 100 <= delay < tenth * 100 + 100) for tenth in range(10)]
     assert all(850 < count < 1150 for count in tenths)
-    assert delays[7] == plan._retry_delay(step, StepFacts(tries=1), ended, "run-7")
+    assert delays[7] == retries.delay_before_next(step, StepFacts(tries=1), ended, "run-7")
 
 
 def test_first_failure_is_the_first_in_time() -> None:

@@ -1,7 +1,8 @@
 """The plan in thousands of random runs, against what must hold whatever happens; and what a turn costs.
 
 `World` plays shim, steps and users: it carries out what was decided, lets things end in random ways and in a
-random order, cancels, stops, kills the supervisor (a new `Facts` from the rows alone), and watches the rules.
+random order, answers questions, cancels, stops, kills the supervisor (a new `Facts` from the rows alone), and
+watches the rules.
 A seed that fails is a history: run it alone with `-k 'seed-17'`.
 """
 
@@ -28,13 +29,17 @@ from agentrun.engine.plan import (
     End,
     Ended,
     Facts,
+    Leave,
     Park,
+    Question,
     Settle,
     Start,
     StepFacts,
     StopWished,
+    Told,
     Unfold,
     Unfolded,
+    Verify,
     decide,
     reopen,
     requeued,
@@ -58,7 +63,7 @@ def random_job(chance: random.Random) -> Job:
                 when=when,  # type: ignore[arg-type]
                 retry=Retry(max_attempts=chance.choice([1, 1, 2, 4]), interval=chance.choice([0, 100, 9000])),
                 continue_on_error=chance.random() < 0.2,
-                on_interrupt=chance.choice(["rerun", "rerun", "skip", "fail"]),
+                on_interrupt=chance.choice(["rerun", "rerun", "skip", "fail", "verify", "ask"]),  # type: ignore[arg-type]
                 foreach=[0] * chance.randint(0, 6) if (shape := chance.random()) < 0.25 else None,
                 max_parallel=chance.choice([None, 1, 2]),
                 fail_fast=chance.random() < 0.3,
@@ -79,10 +84,13 @@ class World:
         self.loss_rate = self.chance.choice([0.0, 0.0, 0.2])
         self.wish_rate = self.chance.choice([0.0, 0.0, 0.03])
         self.kill_rate = self.chance.choice([0.0, 0.1])
+        self.answer_rate = self.chance.choice([0.05, 0.5])
+        self.doubtful: set[str] = set()  # what was interrupted since anybody looked into it
         self.cancels = 0
         self.used_up = self.exceeded = False
         deadline = self.chance.choice([None, None, 20_000])
         self.facts = Facts(self.job, seed=f"{seed}", deadline_at=deadline, max_parallel=self.chance.choice([1, 2, 8]))
+        self.facts.stays = self.chance.random() < 0.2
         self.ancestors: dict[str, set[str]] = {}
         for step in self.job.steps:
             self.ancestors[step.id] = set(step.needs).union(*(self.ancestors[need] for need in step.needs))
@@ -131,13 +139,27 @@ class World:
                 self.running[step] = 0
             case Start(step, attempt):
                 self.check_begin(step, attempt)
+                assert step not in self.doubtful, "it may have been done"
                 self.running[step] = attempt
+            case Verify(step):
+                assert step in self.doubtful and step not in self.running
+                assert self.step_of(step).on_interrupt == "verify" and not self.facts.stopping
+                self.running[step] = 0
+            case Question(step):
+                assert step in self.doubtful and step not in self.running
+                assert self.step_of(step).on_interrupt in ("verify", "ask")
+            case Leave():
+                assert not self.running and not self.facts.stays and not self.facts.stopping
+                assert any(row.doubt == "ask" for row in self.facts.steps.values())
+                assert all(row.due is None for row in self.facts.steps.values())
             case End(step, attempt, cause):
                 assert self.running[step] == attempt and step not in self.asked_to_end
                 self.asked_to_end[step] = cause
             case Settle(step, outcome):
                 assert step not in self.running
                 assert outcome != "interrupted"
+                assert outcome == "succeeded" or self.facts.steps[step].undecided != Told(step, "took_place", self.now)
+                self.doubtful.discard(step)
                 assert not any(split_instance(name)[0] == step for name in self.running), "its instances come first"
             case Park(step):
                 assert step not in self.running
@@ -151,6 +173,9 @@ class World:
             self.facts.apply(Unfolded(decision.step, range(len(items)), self.now))
         if state_before is not None and (state := self.state_of(decision)) != state_before:
             assert state in TRANSITIONS["step"][state_before]
+
+    def step_of(self, name: str) -> Step:
+        return self.job.step(split_instance(name)[0])
 
     def state_of(self, decision: Decision) -> State | None:
         """None for what is of no step, and for a round that there is not yet."""
@@ -209,16 +234,28 @@ class World:
             self.facts.apply(BudgetSpent(self.exceeded, self.now))
         elif self.chance.random() < self.kill_rate:
             self.new_supervisor()
+        for step in [name for name, row in self.facts.steps.items() if row.doubt == "ask"]:
+            if self.chance.random() < self.answer_rate:
+                self.doubtful.discard(step)
+                assert self.facts.apply(Told(step, self.chance.choice(["took_place", "rerun"]), self.now))
         for step in self.chance.sample(sorted(self.running), min(len(self.running), self.chance.choice([1, 1, 3]))):
             self.end(step)
         wake = wake_at(self.facts)
         if not self.running and wake is not None:
             self.now = wake
         self.now += self.chance.choice([0, 1, 500])
+        if self.facts.parked and wake is not None and self.now >= wake:
+            self.new_supervisor()
 
     def end(self, step: str) -> None:
         attempt = self.running.pop(step)
         cause = self.asked_to_end.pop(step, None)
+        if attempt == 0 and step in self.doubtful:
+            answer = self.chance.choice([0, 1, 1, 2, None]) if cause is None else self.chance.choice([None, 143, 1, 0])
+            assert self.facts.apply(Answered(step, answer, self.now))
+            if answer == 1:
+                self.doubtful.discard(step)
+            return
         if attempt == 0:
             answer = self.chance.choice([0, 0, 1, 2, None]) if cause is None else self.chance.choice([None, 143, 1])
             assert self.facts.apply(Answered(step, answer, self.now))
@@ -237,6 +274,8 @@ class World:
         elif self.chance.random() < self.failure_rate:
             after = self.chance.choice([None, None, 700])
             end = end._replace(outcome="failed", exit_code=1, causes=("1",), retry_after=after)
+        if end.outcome == "interrupted" and self.step_of(step).on_interrupt in ("verify", "ask"):
+            self.doubtful.add(step)
         assert self.facts.apply(end)
 
     def stop(self) -> None:
@@ -263,6 +302,7 @@ class World:
             started=old.started,
             steps=rows,
         )
+        self.facts.stays = old.stays
         for _ in range(self.cancels):
             self.facts.apply(CancelWished(self.now))
         if self.used_up:
@@ -277,7 +317,7 @@ class World:
             self.take_turn()
             if self.facts.completed is not None:
                 return
-            assert self.running or wake_at(self.facts) is not None, "stuck"
+            assert self.running or self.facts.asking or wake_at(self.facts) is not None, "stuck"
             self.something_happens()
         raise AssertionError("a run without an end")
 

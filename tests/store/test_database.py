@@ -274,6 +274,33 @@ def test_a_database_of_an_earlier_release_is_understood_for_ever(root: str, name
     database.close()
 
 
+def test_the_tables_that_are_made_again_keep_their_rows(root: str) -> None:
+    """Version 4 makes `steps` anew, to which `attempts` refer, and `wishes`."""
+    Path(root).mkdir(mode=0o700, exist_ok=True)
+    Path(path(root)).write_bytes(gzip.decompress((OLD / "v2.db.gz").read_bytes()))
+    tables = ("runs", "steps", "attempts", "events", "wishes", "items", "usage", "spending", "calls")
+    kept = {}
+    connection = sqlite3.connect(path(root))
+    for table in tables:
+        columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
+        question = f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3"
+        kept[table] = (question, connection.execute(question).fetchall())
+    connection.close()
+    assert [len(kept[table][1]) for table in ("runs", "steps", "attempts", "wishes")] == [4, 14, 13, 1]
+    database = open_for_writing(root)
+    for question, rows in kept.values():
+        assert database.connection.execute(question).fetchall() == rows
+    assert database.connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    assert database.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    run_id = database.connection.execute("SELECT id FROM runs WHERE job = 'slow'").fetchone()[0]
+    database.connection.execute("DELETE FROM steps WHERE run_id = ?", (run_id,))
+    gone = database.connection.execute("SELECT count(*) FROM attempts WHERE run_id = ?", (run_id,)).fetchone()
+    assert gone == (0,), "they refer to the new table"
+    reader = Reader(database.connection)
+    assert [kind for _, kind, _ in reader.wishes(run_id)] == ["cancel"]
+    database.close()
+
+
 def test_a_reader_brings_it_up_to_date_first(older: str) -> None:
     connection = open_for_reading(older)
     assert connection is not None
