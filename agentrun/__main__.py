@@ -20,10 +20,19 @@ def main() -> None:
         from .cli import early
         from .step.link import Link
 
-        early.link = Link.fork()
+        try:
+            early.link = Link.fork()
+        except OSError as error:  # no memory, or too many processes or files
+            sys.exit(_cannot_fork(error))
     from .cli.app import run_app
 
     sys.exit(run_app())
+
+
+def _cannot_fork(error: OSError) -> int:
+    print(f"agentrun: cannot start the process that is to hold the steps: {error.strerror}", file=sys.stderr)
+    print("agentrun: nothing was begun; look at the memory, `ulimit -u` and `ulimit -n`", file=sys.stderr)
+    return 74  # EX_IOERR, as for every error of the system (cli/app.py)
 
 
 def _advances(arguments: list[str]) -> bool:

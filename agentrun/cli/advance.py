@@ -23,7 +23,8 @@ from ..store.write import Store
 from . import early
 
 if TYPE_CHECKING:
-    from ..engine.supervisor import Supervisor, Watcher
+    from ..engine.supervisor import Supervisor
+    from ..engine.watcher import Watcher
 
 
 class Silent:

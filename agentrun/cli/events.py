@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Annotated
@@ -52,7 +51,7 @@ def events(
     after = 0
     while True:
         for event in found:
-            print(json.dumps(jsonshape.event_shape(event), ensure_ascii=False) if as_json else event_line(event, look))
+            print(jsonshape.line(jsonshape.event_shape(event)) if as_json else event_line(event, look))
             after = event.seq
         sys.stdout.flush()
         if not follow or run_id is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -149,7 +148,7 @@ def _printer(selection: Selection, as_json: bool) -> Printer:
 
     def as_shape(at: int, file: LogFile, text: str) -> str:
         shape = jsonshape.line_shape(run, file.instance, file.number, file.position, steps, at, text)
-        return json.dumps(shape, ensure_ascii=False)
+        return jsonshape.line(shape)
 
     form_of = as_shape if as_json else as_line
 

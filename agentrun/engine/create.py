@@ -123,7 +123,9 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
         fingerprints.save(folder, request.snapshot.job, os.path.dirname(request.file))
         if request.scratch_of is not None:
             scratch.copy(RunFolder(root, request.scratch_of), folder)
-        owner, clock = this_process(), Clock()
+        # a run that is a step counts time as the one that called it does
+        clock = Clock(owner=store.reader.run(request.caller[0]).owner if request.caller else None)
+        owner = this_process(clock.ahead)
         store.record(
             NewRun(
                 id=folder.run_id,

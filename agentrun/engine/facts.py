@@ -69,6 +69,7 @@ class Facts(Indices):
         self.started, self.started_below = started, 0
         self.cancels = 0
         self.stopping = self.stays = self.parked = False
+        self.unheld = False  # no shim holds the run: nothing can begin
         self.used_up = self.exceeded = False  # a budget of the run other than that of steps
         self.lent: int | None = None  # attempts that the day and the runs that called this one still allow
         self.limit: int | None = None  # when the time of the handlers of a closed run is over

@@ -55,15 +55,19 @@ class Lease:
         os.close(self._fd)
 
 
-def this_process() -> dict[str, JSON]:
-    """What the record says of the owner: enough to know later whether a pid is still the same process."""
+def this_process(clock: int | None = None) -> dict[str, JSON]:
+    """What the record says of the owner: enough to know later whether a pid is still the same process.
+
+    `clock`: the `ahead` of its clock, for those who go on with the run.
+    """
     import pwd
 
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         user = str(os.geteuid())
-    return {"pid": os.getpid(), "start": start_time(os.getpid()), "boot": boot_id(), "user": user}
+    known: dict[str, JSON] = {"pid": os.getpid(), "start": start_time(os.getpid()), "boot": boot_id(), "user": user}
+    return known if clock is None else known | {"clock": clock}
 
 
 def start_time(pid: int) -> int | None:

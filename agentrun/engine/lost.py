@@ -51,10 +51,9 @@ def end_record(store: Store, run: Run, why: str) -> None:
     """End a run that nobody advances as cancelled, in the record alone, after its children. Raises Overtaken, Busy."""
     close_open(store, run.id)
     reader = store.reader
-    clock = Clock(run.elapsed, run.seen, run.boot_id)
-    epoch = store.take(
-        run.id, seen_epoch=run.epoch, owner=this_process(), stamp=clock.stamp(), resumed=run.epoch > 0
-    )
+    clock = Clock(run.elapsed, run.seen, run.boot_id, run.owner)
+    owner = this_process(clock.ahead)
+    epoch = store.take(run.id, seen_epoch=run.epoch, owner=owner, stamp=clock.stamp(), resumed=run.epoch > 0)
     tree.end_leftovers(run.id, RunFolder(store.database.root, run.id))
     now = clock.now()
     changes: list[Change] = [

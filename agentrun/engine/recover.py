@@ -3,7 +3,8 @@
 Order: the lease; the epoch; then the shim, if one lives; only then its results. A shim is asked before the
 results are read: what it says is running may have ended since, and is in the file by then, but what it says
 is not running and has no result was never started. If no shim lives, leftovers of the run are ended before
-anything starts, and what was running without a result of this boot was interrupted.
+anything starts, and what was running without a result of this boot was interrupted. That is committed before a
+new shim is begun: whoever finds that one after our death asks it for what the record says is running.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import sys
 import time
 
-from ..errors import AgentrunError, Missing
+from ..errors import Missing
 from ..model import Job, Step
 from ..step import procs, tree
 from ..step.link import Link, ShimGone
@@ -30,7 +31,8 @@ from .create import Frozen, forget
 from .inputs import Inputs, limits_of
 from .lease import Lease, busy, overtake, this_process
 from .rebuild import rebuild
-from .supervisor import Supervisor, Watcher, left_running
+from .supervisor import Supervisor, left_running
+from .watcher import Watcher
 
 _MAX_RESTARTS = 5  # of the supervisor by one shim; each of them also counts for max_resumes
 _MAX_SHIMS = 3  # in a row that die before they hold the run
@@ -79,9 +81,9 @@ def own(
     # the shim first: a resume that cannot get it must not count against max_resumes
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     adopted = _adopt(folder, run.epoch + 1, force=force) if run.epoch > 0 else None
-    clock = Clock(run.elapsed, run.seen, run.boot_id)
+    clock = Clock(run.elapsed, run.seen, run.boot_id, run.owner)
     begun = run.epoch > 0 and run.seen is not None
-    owner = this_process()
+    owner = this_process(clock.ahead)
     epoch = store.take(run_id, seen_epoch=run.epoch, owner=owner, stamp=clock.stamp(), resumed=begun)
     if lacking:
         replaced = Noted("environment_replaced", clock.now(), by=str(owner["user"]))
@@ -105,19 +107,16 @@ def supervise(
     meter = _meter(job, run, reader, folder, clock)
 
     def open_shim(fresh: Link | None = None) -> Link:
-        return _open(fresh, folder, run, job, inputs.base, frozen.umask, meter.spent)
+        return _open(fresh, folder, run, job, inputs.base, frozen.umask, meter.spent, clock)
 
     # from here on only the loop may hear that it is to stop (attention.py)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    running: set[tuple[str, int]] = set()
     if adopted:
-        shim, running = adopted
-        _drop(shim, running - set(in_flight), link)
+        _drop(adopted[0], adopted[1] - set(in_flight), link)
     else:
         if run.epoch > 1:
             tree.end_leftovers(run_id, folder, keep=left_running(job, facts))
         run = run._replace(results_seen=min(run.results_seen, _size(folder.results)))
-        shim = open_shim(link)
     supervisor = Supervisor(
         store=store,
         run=run,
@@ -127,7 +126,7 @@ def supervise(
         facts=facts,
         inputs=inputs,
         meter=meter,
-        link=shim,
+        link=adopted[0] if adopted else None,
         relink=open_shim,
         watcher=watcher,
         interrupted=reader.interrupted_steps(run_id) if run.epoch > 1 else set(),
@@ -136,8 +135,13 @@ def supervise(
         facts.apply(end)
     for name, attempt in in_flight:
         meter.adopt(name, attempt)
-    if run.epoch > 1:
-        _reconcile(supervisor, shim, in_flight, running if adopted else None)
+    if adopted:
+        supervisor.reconcile(in_flight, adopted[1], adopted=True)
+    else:
+        if run.epoch > 1:
+            supervisor.reconcile(in_flight, set(), adopted=False)
+            supervisor.record_losses()
+        supervisor.hold(open_shim(link))
     if run.resumes > job.max_resumes:
         supervisor.give_up(f"interrupted {run.resumes} times: given up after {job.max_resumes} (max_resumes)")
     return supervisor
@@ -164,7 +168,14 @@ def _drop(shim: Link, strangers: set[tuple[str, int]], fresh: Link | None) -> No
 
 
 def _open(
-    fresh: Link | None, folder: RunFolder, run: Run, job: Job, env: dict[str, str], umask: int, spent: Spent
+    fresh: Link | None,
+    folder: RunFolder,
+    run: Run,
+    job: Job,
+    env: dict[str, str],
+    umask: int,
+    spent: Spent,
+    clock: Clock,
 ) -> Link:
     """A shim that holds the run: `fresh`, or a new one. One that cannot hold it says so before anything is begun.
 
@@ -184,6 +195,7 @@ def _open(
                 limits=limits_of(job.budget),
                 limited=any(limits_of(step.budget) for step in job.steps if step.budget is not Step.budget),
                 spent={"cpu": spent.cpu, "output": spent.output},
+                clock=clock.ahead,
             )
             link.hello()
             return link
@@ -209,18 +221,6 @@ def _no_environment(run_id: str) -> Missing:
         f"the environment that run {run_id} was created in is gone",
         f"go on in this one with: agentrun resume {run_id} --env-here",
     )
-
-
-def _reconcile(
-    supervisor: Supervisor, shim: Link, in_flight: list[tuple[str, int]], running: set[tuple[str, int]] | None
-) -> None:
-    """`running`: what an adopted shim holds; None where the shim is a new one."""
-    try:
-        supervisor.reconcile(in_flight, running or set(), adopted=running is not None)
-    except AgentrunError:
-        if running is None:
-            shim.goodbye()  # or it would start another supervisor, for the same to happen
-        raise
 
 
 def _adopt(folder: RunFolder, epoch: int, *, force: bool = False) -> Adopted | None:

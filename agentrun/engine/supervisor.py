@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..errors import Busy, Overtaken, StoreError
 from ..model import Job, Outcome, split_instance
@@ -30,7 +30,7 @@ from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
 from ..store import locks
-from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
+from ..store.changes import LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.questions import RunParked
 from ..store.read import Run
@@ -45,24 +45,11 @@ from .facts import CLOSING_LIMIT, Facts
 from .history import BudgetSpent, CancelWished, Close, StopWished
 from .inputs import CHILD_GRACE, Inputs
 from .turn import Turn
+from .watcher import Watcher
 
 _SWEEP_PATIENCE = 60_000  # ms beyond the longest grace that what steps left behind may take to go
 _SHUTDOWN_SIGNALS = 500  # ms within which a machine that goes down signals all of its processes
 _SHIM_DEATH = 5.0  # seconds for the kernel to free the lock of a shim that has hung up
-
-
-class Watcher(Protocol):
-    """Somebody who looks on. `interval`: ms between two ticks, None for none. None of these may raise."""
-
-    interval: int | None
-
-    def begin(
-        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
-    ) -> None: ...
-    def changed(self, changes: Sequence[Change], now: int) -> None: ...
-    def tick(self, now: int) -> None: ...
-    def say(self, line: str) -> None: ...
-    def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None: ...
 
 
 class Supervisor:
@@ -79,7 +66,7 @@ class Supervisor:
         facts: Facts,
         inputs: Inputs,
         meter: Meter,
-        link: Link,
+        link: Link | None,
         relink: Callable[[], Link],
         watcher: Watcher,
         interrupted: set[str],
@@ -87,7 +74,9 @@ class Supervisor:
         self.run, self.job, self.facts = run, job, facts
         self.stopped_by: signal.Signals | None = None
         self._store, self._reader, self._folder, self._clock = store, store.reader, folder, clock
-        self._link, self._relink = link, relink
+        self._relink = relink
+        if link is not None:
+            self.hold(link)
         self._watcher, self._inputs, self._meter = watcher, inputs, meter
         self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted, self._spent)
         self._called = children.Called(store, run.id)
@@ -101,6 +90,10 @@ class Supervisor:
         self._swept = False
         self._refused: tuple[int, str] | None = None  # since when, and why, the disk refuses results
         self._attention = Attention(folder.bell)
+
+    def hold(self, link: Link) -> None:
+        """This shim holds the run from now on."""
+        self._link = link
 
     # --- the loop ---
 
@@ -139,11 +132,7 @@ class Supervisor:
         now = max(self._clock.now(), self.facts.clock)  # the shim reads its own clock: nothing comes before its cause
         with self._store.database.alone() if self._meter.shares_attempts else nullcontext():
             self._mind_budgets(now)
-            while decisions := plan.decide(self.job, self.facts, now):
-                for decision in decisions:
-                    turn.decided(decision, now)
-            if turn.changes or self._meter.has_changes:
-                self._commit()
+            self._plan(now)
         for order in turn.orders:
             self._link.start(order.order)
         for end in turn.ends:
@@ -151,6 +140,14 @@ class Supervisor:
         if turn.insist:  # the handlers of this run have to end, and so have those of the child runs that it ends
             self._called.insist(self.facts.running(), now, 2 * CHILD_GRACE)
         turn.orders, turn.ends, turn.insist = [], [], False
+
+    def _plan(self, now: int) -> None:
+        turn = self._turn
+        while decisions := plan.decide(self.job, self.facts, now):
+            for decision in decisions:
+                turn.decided(decision, now)
+        if turn.changes or self._meter.has_changes:
+            self._commit()
 
     def _mind_budgets(self, now: int) -> None:
         """What has been used since the last look, and whether that ends an attempt or the run."""
@@ -216,6 +213,16 @@ class Supervisor:
                 self._turn.start_again(name, attempt, now)
             else:
                 self._turn.lost(name, attempt, now)
+
+    def record_losses(self) -> None:
+        """Commit what has ended or was interrupted, before a new shim is begun.
+
+        A shim that is found without its supervisor is asked for all that the record says is running, and what it
+        never saw begins: so it must never be asked for what another one held.
+        """
+        self.facts.unheld = True
+        self._plan(max(self._clock.now(), self.facts.clock))
+        self.facts.unheld = self.facts.parked = self._turn.parks = False
 
     def give_up(self, why: str) -> None:
         """End the run as failed: nothing of it starts any more, and what it still runs is ended."""
@@ -308,7 +315,8 @@ class Supervisor:
         self._turn.changes.append(Noted("shim_lost", self._clock.now()))
         self._end_leftovers()
         self.reconcile(list(self.facts.running()), set(), adopted=False)
-        self._link = self._relink()
+        self.record_losses()
+        self.hold(self._relink())
         if self.facts.stopping:
             self._link.retire()
 
@@ -378,7 +386,7 @@ class Supervisor:
                 self._hear()
         except ShimGone:
             self._end_leftovers()
-            self._link = self._relink()
+            self.hold(self._relink())
         return missed
 
     def _abandon(self) -> None:

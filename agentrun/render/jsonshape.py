@@ -21,6 +21,7 @@ from ..store.read import AttemptRow, Event, Reader, Run, StepRow
 from ..store.spent import Account, CallRow, ModelUse, account
 from .instances import Known, item_of, step_of, whole
 from .status import Standing
+from .terminal import printable_json
 from .times import rfc3339_or_none
 
 if TYPE_CHECKING:
@@ -94,7 +95,12 @@ def print_run(reader: Reader, root: str, run: Run) -> None:
 
 def dumps(value: JSON) -> str:
     """JSON for stdout: indented for the eyes of a person, in one line for programs."""
-    return json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    return printable_json(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def line(value: JSON) -> str:
+    """JSON in one line, of a stream of them."""
+    return printable_json(json.dumps(value, ensure_ascii=False))
 
 
 def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, known: Known) -> Shape:

@@ -14,12 +14,14 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TextIO
 
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
 # C0 but for the tab, DEL, C1, line and paragraph separators, and the marks that turn the direction of text.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_IN_JSON = "[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those of them that json leaves
 _MIN_WIDTH = 20
 _HARMLESS = b"\t\n" + bytes(range(32, 127))
 
@@ -84,7 +86,14 @@ def printable(text: str) -> str:
     """The text with its control characters written as escapes; tabs stay."""
     if text.isascii() and text.isprintable():
         return text
-    return _CONTROL.sub(_escape, text)
+    return text.translate(_escapes())
+
+
+def printable_json(text: str) -> str:
+    """JSON that says the same, all of its control characters as escapes: they stand in strings alone."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(_NOT_IN_JSON, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def printable_lines(lines: bytes) -> str:
@@ -98,8 +107,13 @@ def printable_lines(lines: bytes) -> str:
     return "\n".join([printable(text.removesuffix("\r")) for text in texts])
 
 
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
+@lru_cache(1)
+def _escapes() -> dict[int, str]:
+    """For `str.translate`, which takes a tenth of the time of a substitution where all of a text is to be escaped."""
+    return {code: _escape(code) for code in range(0xE000) if _CONTROL.match(chr(code))}
+
+
+def _escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as Python smuggles it through
         return f"\\x{code - 0xDC00:02x}"
     return {10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")

@@ -90,7 +90,7 @@ class Link:
     def open(
         self, folder: RunFolder, *, epoch: int, env: dict[str, str], umask: int, restart: list[str] | None,
         max_restarts: int, limits: dict[str, int] | None = None, spent: dict[str, int] | None = None,
-        limited: bool = False,
+        limited: bool = False, clock: int | None = None,
     ) -> None:
         """Say which run it is; `hello` hears the answer.
 
@@ -99,12 +99,13 @@ class Link:
         `limits`: of all orders together that are `counted`: memory and output in bytes, cpu in ms, processes at
         once; what is not in it is not limited. `spent`: cpu and output that the run used under earlier shims.
         `limited`: orders will have limits of their own, and `enforced_by` is to be known from the beginning.
+        `clock`: what the run's time is ahead of CLOCK_BOOTTIME, in ms.
         """
         self._run_id = folder.run_id
         self._wire.send({
             "is": "open", "version": VERSION, "folder": os.path.abspath(folder.path), "epoch": epoch, "env": env,
             "umask": umask, "restart": restart, "max_restarts": max_restarts, "limits": limits or {},
-            "spent": spent or {}, "limited": limited,
+            "spent": spent or {}, "limited": limited, "clock": clock,
         })
 
     @classmethod

@@ -75,6 +75,9 @@ class LogWriter:
             self._at += more
 
     def close(self) -> None:
+        """Let go of the files; what could not be written is said now at the latest, if there is room again."""
+        if self._lost:
+            self.write(b"", self._ms)
         for fd in (self._log, self._index):
             if fd >= 0:
                 os.close(fd)

@@ -32,6 +32,7 @@ import time
 from .. import effects
 from ..store.folders import RunFolder
 from ..store.locks import SHIM, try_lock
+from .attempt import set_clock
 from .attempts import Attempts
 from .detach import become_subreaper, catch_signals, let_go, tidy_descriptors
 from .launch import start_supervisor
@@ -255,6 +256,7 @@ class Shim:
         self._folder = folder
         self._restart = message["restart"]
         self._max_restarts = message["max_restarts"]
+        set_clock(message.get("clock"))
         self._serve(peer, message["epoch"])
 
     def _listen(self, folder: RunFolder) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from agentrun.health.checkup import CHECKS
+from agentrun.health.checkup import CHECKS, examine
 from agentrun.health.finding import Check
+from agentrun.health.site import Site
 from agentrun.model import Job
 from agentrun.render.checks import check_lines, summary
 from agentrun.render.terminal import Look
@@ -108,9 +109,6 @@ def test_of_a_folder_that_belongs_to_somebody_else(world: World) -> None:
         try:
             os.dup2(writer, 1)
             os.setresuid(65533, 65533, 65533)
-            from agentrun.health.checkup import examine
-            from agentrun.health.site import Site
-
             for check in examine(Site(world.root, {})):
                 os.write(1, f"{check.name} {check.ok} {check.detail}\n".encode())
             status = 0

@@ -189,3 +189,29 @@ def test_a_cancelled_run_that_is_given_up_was_cancelled(arena: Arena) -> None:
     arena.kill_everything()
     assert arena.command("resume", "both").returncode == 1
     assert arena.status("both")["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("action", ["before mkfifo engine.attention:__enter__", "behind bind step.shim:_listen"])
+def test_a_new_shim_is_not_asked_for_what_another_one_held(arena: Arena, action: str) -> None:
+    """Supervisor and shim die; whoever takes over dies just after it has begun a new shim, which starts another."""
+    gate = arena.gate("gate")
+    step = f'echo begin >> "$ARENA/ledger"; {gate.shell}'
+    job = arena.job("held", f"steps:\n- {{id: s, on_interrupt: fail, run: '{step}'}}\n")
+    number = 0
+    while True:  # the first time only to learn which number the point has
+        arena.ledger.unlink(missing_ok=True)
+        arena.start("run", str(job))
+        gate.reached()
+        arena.kill_everything()
+        points = arena.root / f"points-{number}"
+        arena.env["AGENTRUN_FAULTS"] = f"{points}:{number}:kill:0"
+        arena.start("resume", "held").wait(LIMIT)
+        del arena.env["AGENTRUN_FAULTS"]
+        arena.wait_until_let_go()
+        arena.command("resume")
+        assert arena.lines() == ["begin"], "its on_interrupt says that it must not run again"
+        assert arena.status("held")["outcome"] == "failed"
+        if number:
+            break
+        names = [line[8:].strip() for line in points.read_text().splitlines()]
+        number = names.index(action) + 1

@@ -1,0 +1,24 @@
+"""What somebody who looks on a run is told by its supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..model import Job
+from ..store.changes import Change
+from ..store.read import Run
+
+
+class Watcher(Protocol):
+    """Somebody who looks on. `interval`: ms between two ticks, None for none. None of these may raise."""
+
+    interval: int | None
+
+    def begin(
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+    ) -> None: ...
+    def changed(self, changes: Sequence[Change], now: int) -> None: ...
+    def tick(self, now: int) -> None: ...
+    def say(self, line: str) -> None: ...
+    def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None: ...
