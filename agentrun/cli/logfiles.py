@@ -9,6 +9,7 @@ lines that have the same time are given out together (`blocks`): ten million of 
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +93,21 @@ class Selection:
         known = {file.path for file in found}
         found += (file for file in self._verifies(rows, over) if file.path not in known)
         return sorted(found, key=lambda file: file.order)
+
+    def lacking(self) -> Iterator[tuple[str, int]]:
+        """Attempts whose logs lack something, and how many bytes: what was written is counted in the record."""
+        folder = self.record.folder(self.run)
+        rows = {row.instance: row for row in self.record.reader.steps(self.run.id)}
+        for attempt in self.record.reader.attempts(self.run.id):
+            row = rows.get(attempt.instance)
+            if not attempt.output_bytes or row is None or not self._wants(row):
+                continue
+            try:
+                size = os.stat(folder.log(attempt.instance, attempt.number)).st_size
+            except OSError:
+                size = 0
+            if size < attempt.output_bytes:
+                yield f"{attempt.instance}#{attempt.number}", attempt.output_bytes - size
 
     def _untils(self, rows: Mapping[str, StepRow], over: bool) -> Iterator[LogFile]:
         """The logs of the `until` of each round that has ended: attempt 0 of the round."""

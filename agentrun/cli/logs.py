@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -71,11 +73,11 @@ def logs(
     record = need_record()
     selection = Selection(record, record.find(run), tuple(step or ()), failed)
     check_steps(record, selection.run, selection.steps)
+    if raw and (grep is not None or since is not None or as_json or tail is not None):
+        raise UsageError("--raw gives the bytes as they are: leave out --grep, --since, --tail and --json")
     if raw:
-        if grep is not None or since is not None or as_json or tail is not None:
-            raise UsageError("--raw gives the bytes as they are: leave out --grep, --since, --tail and --json")
         _raw(selection, follow)
-        return 0
+        return _tell_what_lacks(selection)
     pattern, moment_ms = _pattern(grep), _since(since)
     files = [] if as_json or follow or tail is not None else _to_copy(selection)
     if files:
@@ -85,6 +87,7 @@ def logs(
         shown = _show(selection, sieve, _printer(selection, as_json), tail, follow)
     if grep is None and not as_json:
         _tell_if_parked(selection)
+        _tell_what_lacks(selection)
         if not (shown or follow or step or since or failed or tail == 0):
             talk(_nothing_written(selection))
     return 1 if grep is not None and not shown else 0
@@ -219,6 +222,14 @@ def _show(selection: Selection, sieve: Sieve, show: Printer, tail: int | None, f
 def _tell_if_interrupted(standing: Standing) -> None:
     if standing.interrupted:
         talk(f"nobody advances this run any more; it goes on with: {command('resume', standing.run.id)}")
+
+
+def _tell_what_lacks(selection: Selection) -> int:
+    """Logs are not synced, and a disk may be full: nobody is to take what is left for all that there was."""
+    if os.path.isdir(selection.record.folder(selection.run).path):  # else all are gone, as its owner wanted
+        for name, number in islice(selection.lacking(), _CHILDREN):
+            talk(f"the log of {name} lacks {number:,} bytes: the disk was full, or the power was cut")
+    return 0
 
 
 def _tell_if_parked(selection: Selection) -> None:

@@ -88,7 +88,9 @@ def judge_child(
     child = reader.child_of(run_id, result.instance)
     if child is None or child.state != "finished":
         ended = result.ended_by is not None or (stopping and judge.is_stop(result))
-        if child is not None and not ended and result.exit_code not in _REFUSALS:
+        # killed before its run was on record, its process has no status of its own to tell
+        killed = result.signal is not None and not result.oom if child is None else result.exit_code not in _REFUSALS
+        if killed and not ended:
             return judge.interrupted(result.instance, result.attempt, result.ended_at)
         return judge.judge(step, result, folder, stopping=stopping)
     if child.outcome == "succeeded":

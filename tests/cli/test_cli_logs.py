@@ -196,3 +196,18 @@ def test_a_reader_that_leaves_early_ends_it_without_a_word(world: World, quotes:
     )
     assert done.stdout.splitlines()[1:] == ["141"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--raw"], ["--tail", "1"]])
+def test_a_log_that_lacks_something_says_so(world: World, quotes: Quotes, options: list[str]) -> None:
+    made = world.record("k3v9x07f3a", quotes()).take().start("rates")
+    made.write("rates", (100, b"one\n")).wait(100).end("rates", output_bytes=2000).settle("rates")
+    status, _, err = world.call("logs", *options)
+    told = "agentrun: the log of rates#1 lacks 1,996 bytes: the disk was full, or the power was cut\n"
+    assert (status, err) == (0, told)
+
+
+def test_a_log_that_has_all_says_nothing(world: World, quotes: Quotes) -> None:
+    made = world.record("k3v9x07f3a", quotes()).take().start("rates")
+    made.write("rates", (100, b"one\n")).wait(100).end("rates", output_bytes=4).settle("rates")
+    assert world.call("logs")[2] == ""

@@ -219,6 +219,8 @@ def logs(place: Place, filler: str = "") -> Iterator[str]:
         text = path.read_text(errors="replace") if path.exists() else ""
         whole = f"begin {step}#{number}\n{filler}end {step}#{number}\n"
         if text != whole and "bytes of output could not be written]" not in text:
+            if " lacks " in place.command("logs", run, "--raw", "--step", step).stderr:
+                continue  # where there was no room for a word in the log itself, the record has the count
             yield f"the log of {step}#{number} lacks {len(whole) - len(text)} bytes and does not say so"
 
 
