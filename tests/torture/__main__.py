@@ -1,6 +1,6 @@
 """Torture: kill, fill, cut, flood and confuse agentrun, and see whether it keeps its promises.
 
-    python -m tests.torture [FAMILY …] [--seed N] [--minutes N] [--scale ci|normal|full]
+    python -m tests.torture [FAMILY …] [--seed N] [--minutes N] [--scale ci|normal|full] [--at-once N]
 
 Prints a table: family, cases, faults injected, violations. Any violation is a bug; exit status 1. `--minutes` is for
 each family. `planted` plants bugs into a copy of the program, one at a time, and wants each to be seen.
@@ -12,8 +12,11 @@ import argparse
 import importlib
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import TimeoutExpired
 
+from .place import Stuck
 from .tally import ROOT, Tally, Wanted
 
 FAMILIES = (
@@ -30,25 +33,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="0")
     parser.add_argument("--minutes", type=float, help="begin no new case of a family after so long")
     parser.add_argument("--scale", choices=("ci", "normal", "full"), default="normal", help="normal")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="families beside each other; 1")
     parser.add_argument("--package", type=Path, default=ROOT, help="the folder with the program under test")
     wanted = parser.parse_args()
     head = f"{'family':<10} {'cases':>7} {'faults':>8} {'violations':>11} {'seconds':>8}"
     print(f"{head}  seed {wanted.seed}, {wanted.scale}", flush=True)
-    failed = 0
-    for name in wanted.family or FAMILIES:
-        begun = time.monotonic()
-        tally: Tally = importlib.import_module(f".{name}", __package__).torture(
-            Wanted(seed=wanted.seed, scale=wanted.scale, minutes=wanted.minutes, package=wanted.package.resolve())
-        )
-        seconds = time.monotonic() - begun
-        row = f"{name:<10} {tally.cases:>7,} {tally.faults:>8,} {len(tally.violations):>11,} {seconds:>8.0f}"
-        print(f"{row}  {'; '.join(tally.notes)}", flush=True)
-        for violation in tally.violations[:MOST]:
-            print(f"    {violation}", flush=True)
-        if len(tally.violations) > MOST:
-            print(f"    and {len(tally.violations) - MOST} more", flush=True)
-        failed += len(tally.violations)
+    with ThreadPoolExecutor(wanted.at_once) as pool:
+        failed = sum(pool.map(lambda name: torture(name, wanted), wanted.family or FAMILIES))
     return 1 if failed else 0
+
+
+def torture(name: str, wanted: argparse.Namespace) -> int:
+    """One family, and its line of the table. How many violations there were."""
+    begun = time.monotonic()
+    how = Wanted(seed=wanted.seed, scale=wanted.scale, minutes=wanted.minutes, package=wanted.package.resolve())
+    try:
+        tally: Tally = importlib.import_module(f".{name}", __package__).torture(how)
+    except (Stuck, TimeoutExpired) as hanging:
+        tally = Tally(name, violations=[f"something does not end: {hanging}"])
+    seconds = time.monotonic() - begun
+    row = f"{name:<10} {tally.cases:>7,} {tally.faults:>8,} {len(tally.violations):>11,} {seconds:>8.0f}"
+    lines = [f"{row}  {'; '.join(tally.notes)}", *(f"    {violation}" for violation in tally.violations[:MOST])]
+    if len(tally.violations) > MOST:
+        lines.append(f"    and {len(tally.violations) - MOST} more")
+    print("\n".join(lines), flush=True)
+    return len(tally.violations)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from .place import LIMIT, STEP, Place, Stuck
 from .tally import Tally, Wanted
 
 ENDS = {"rerun": "succeeded", "skip": "succeeded", "fail": "failed"}
-CI_SECONDS = 15.0  # of storm at the smallest scale, on a machine that is too busy for 300 kills in them
+CI_SECONDS = 40  # in which 300 kills are done, unless the machine is busy
 POINTS = 60  # that a resume of two steps reaches before the last of them
 GRACE = 4 * LIMIT  # seconds for all that lives after the storm to end: a shim's last pause alone is 10 s
 PREFIX = """

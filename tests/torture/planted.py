@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import NamedTuple
 
 from . import jobs, points
+from .place import Stuck
 from .tally import Tally, Wanted
 
 
@@ -54,7 +56,10 @@ def by(family: str) -> Callable[[Path, Wanted], str | None]:
     def search(package: Path, wanted: Wanted) -> str | None:
         for seed in range(3):
             module = importlib.import_module(f".{family}", __package__)
-            tally: Tally = module.torture(Wanted(seed=seed, scale="ci", package=package))
+            try:
+                tally: Tally = module.torture(Wanted(seed=seed, scale="ci", package=package))
+            except (Stuck, TimeoutExpired) as hanging:
+                return f"{family}: {hanging}"
             if tally.violations:
                 return f"{family}: {tally.violations[0]}"
         return None
