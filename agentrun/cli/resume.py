@@ -96,8 +96,8 @@ def resume(
     if from_step and (spec or force or env_here):
         raise UsageError("--from starts a new run: it does not go together with --spec, --force or --env-here")
     answered = bool(took_place or rerun)
-    if answered and (from_step or plan or spec):
-        raise UsageError("an answer goes on with the run as it is: without --from, --plan and --spec")
+    if answered and (from_step or plan or spec or force):
+        raise UsageError("an answer goes on with the run as it is: without --from, --plan, --spec and --force")
     if plan:
         return _plan(run, from_step, spec)
     with advance.open_store() as store:

@@ -93,7 +93,8 @@ class Facts(Indices):
         facts.undecided = x
         self.undecided.add(place)
         if x.outcome == "interrupted":
-            facts.interruptions += not x.requested
+            # a run that is a step counts its own, and this one has its max_resumes
+            facts.interruptions += not x.requested and self.step_at(place).job is None
         else:
             facts.interruptions = 0
             facts.tries += x.outcome != "succeeded"

@@ -63,7 +63,14 @@ def check_instances(reader: Reader, run: Run, job: Job) -> None:
         new = next((step for step in job.steps if step.id == old.id), None)
         if new is None or not (old.has_instances or new.has_instances):
             continue
-        rows = [row for row in reader.rows_of(run.id, old.index) if row.number >= 0]
+        known = reader.rows_of(run.id, old.index)
+        rows = [row for row in known if row.number >= 0]
+        if not old.has_instances and any(_is_in_doubt(row) for row in known):
+            raise UsageError(
+                f"step {old.id} was interrupted, and in the new file it has instances",
+                f"go on with the file as it was first, or end the run (agentrun resume {run.id}, agentrun cancel"
+                f" {run.id})",
+            )
         if not rows:
             continue
         if (old.foreach is None, old.repeat is None) != (new.foreach is None, new.repeat is None):
@@ -71,7 +78,7 @@ def check_instances(reader: Reader, run: Run, job: Job) -> None:
                 f"step {old.id} has instances, and changes between `foreach`, `repeat` and neither",
                 f"do it again as a new run: agentrun resume {run.id} --from {old.id}, or run the new file",
             )
-        at_work = [row for row in rows if row.state == "running"]
+        at_work = [row for row in rows if row.state == "running" or row.verifying]
         asking = [row.instance for row in rows if row.question is not None]
         if old.foreach != new.foreach and asking:
             raise UsageError(
@@ -83,6 +90,11 @@ def check_instances(reader: Reader, run: Run, job: Job) -> None:
                 f"step {old.id} was interrupted in the middle of its list, and the new file has another one",
                 f"go on with the old list first, or end it (agentrun resume {run.id}, agentrun cancel {run.id})",
             )
+
+
+def _is_in_doubt(row: StepRow) -> bool:
+    """An attempt of it began, and what became of it is not decided."""
+    return (row.state == "running" and row.attempt > 0) or row.verifying or row.question is not None
 
 
 def _is_open(reader: Reader, run: Run, step: Step, row: StepRow) -> bool:

@@ -381,7 +381,7 @@ class Supervisor:
             self._link.sweep()
             until = self._clock.now() + _SWEEP_PATIENCE + max(self._grace(step.id) for step in self.job.steps)
             while not self._swept and self._clock.now() < until:
-                self._wait(until)
+                self._wait(until, wishes=False)  # they stay open: whoever goes on with the run decides upon them
                 missed += self._attention.signals()  # it is ending already
                 self._hear()
         except ShimGone:
@@ -409,7 +409,7 @@ class Supervisor:
 
     # --- waiting ---
 
-    def _wait(self, until: int | None) -> None:
+    def _wait(self, until: int | None, *, wishes: bool = True) -> None:
         """Until something has happened, or that time, or the watcher's next tick."""
         due = [until, self._called.next_due(), *(time for time, _ in self._suspects[:1])]
         if self._refused:
@@ -421,7 +421,7 @@ class Supervisor:
         interval = self._watcher.interval
         if interval is not None:
             timeout = interval if timeout is None else min(timeout, interval)
-        if self._attention.wait(self._link, timeout):
+        if self._attention.wait(self._link, timeout) and wishes:
             self._gather_wishes()
         if interval is not None:
             self._watcher.tick(self._clock.now())

@@ -214,8 +214,7 @@ def way_on(
     if run.outcome == "over_budget" and _all_done(run, rows):
         return [("done", "all its steps are done; nothing is left to run")]
     lines = []
-    cut_off = ("on_interrupt", "interrupted")
-    unseen = [r.instance for r in rows if r.outcome == "failed" and r.reason in cut_off and not r.covered]
+    unseen = [row.instance for row in rows if _is_unseen(row)]
     if unseen:
         names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if unseen[3:] else "")
         lines.append(("look first", f"nobody saw how {names} ended: was it done? `resume` runs it again"))
@@ -232,6 +231,15 @@ def way_on(
         lines.append(("first", printable(f"{changes} in {run.file}: as it is, the same would be paid for again")))
         arguments += ["--spec", run.file]
     return [*lines, ("go on", printable(command("resume", *arguments, anywhere=anywhere)))]
+
+
+def _is_unseen(row: StepRow) -> bool:
+    """Whether a step began, is not done, and nobody knows how far it came: then there is no status or signal of it."""
+    if row.outcome == "failed":
+        return row.reason in ("on_interrupt", "interrupted") and not row.covered
+    ended_with_the_run = row.outcome in ("cancelled", "timed_out", "over_budget") and row.reason != "timeout"
+    nothing_seen = row.exit_code is None and row.signal is None
+    return bool(ended_with_the_run and nothing_seen and row.attempt and row.instances is None)
 
 
 def _all_done(run: Run, rows: Sequence[StepRow]) -> bool:

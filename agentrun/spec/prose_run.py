@@ -217,7 +217,7 @@ declares them.
 Any other status, or none in time: a person is asked.
 A
 .Ic verify
-that is interrupted itself is asked again, three times at most, so it must
+that is interrupted itself is asked again, so it must
 change nothing.
 It uses up no retry, and no step of a budget.
 .Pp

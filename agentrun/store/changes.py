@@ -213,7 +213,7 @@ class StepParked(NamedTuple):
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         cursor.execute(
             "UPDATE steps SET state = 'waiting', due = ?, tries = ?, interruptions = ?, verifying = ?, question = NULL"
-            " WHERE run_id = ? AND instance = ? AND (state = 'running' OR question IS NOT NULL)",
+            " WHERE run_id = ? AND instance = ? AND (state = 'running' OR question IS NOT NULL OR verifying = 1)",
             (self.until, self.tries, self.interruptions, int(self.verifying), run_id, self.instance),
         )
         guard(cursor, f"step {self.instance}")

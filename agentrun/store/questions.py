@@ -11,7 +11,7 @@ it is parked, and knows that nobody else will take it up.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import Busy, NotFound
@@ -73,8 +73,8 @@ class StepQuestioned(NamedTuple):
 
     def write(self, cursor: sqlite3.Cursor, run_id: str, epoch: int) -> None:
         cursor.execute(
-            "UPDATE steps SET state = 'waiting', question = ?, tries = ?, interruptions = 0"
-            " WHERE run_id = ? AND instance = ? AND state = 'running'",
+            "UPDATE steps SET state = 'waiting', due = NULL, verifying = 0, question = ?, tries = ?, interruptions = 0"
+            " WHERE run_id = ? AND instance = ? AND (state = 'running' OR verifying = 1)",
             (plain(self.question), self.tries, run_id, self.instance),
         )
         guard(cursor, f"step {self.instance}")
@@ -102,13 +102,12 @@ class RunParked(NamedTuple):
 
 
 def answer(
-    cursor: sqlite3.Cursor, run_id: str, answers: Mapping[str, str], by: str, now: int, ids: Sequence[int] = ()
-) -> list[int]:
-    """Write the wishes; their ids. `ids`: those that they had, where they are written again. Raises Busy, NotFound."""
+    cursor: sqlite3.Cursor, run_id: str, answers: Mapping[str, str], by: str, now: int
+) -> None:
+    """Write the wishes. Raises Busy, NotFound."""
     if cursor.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None:
         raise NotFound(f"there is no run {run_id}")
-    made: list[int] = []
-    for place, (instance, kind) in enumerate(answers.items()):
+    for instance, kind in answers.items():
         open_question = cursor.execute(
             "SELECT 1 FROM steps WHERE run_id = ? AND instance = ? AND question IS NOT NULL AND position >= 0",
             (run_id, instance),
@@ -119,10 +118,14 @@ def answer(
         if open_question is None or earlier is not None:
             told = f": {earlier[1]} has said {earlier[0].replace('_', ' ')}" if earlier else ""
             raise Busy(f"step {instance} of run {run_id} waits for no answer any more{told}")
-        cursor.execute(
-            "INSERT INTO wishes (id, run_id, kind, instance, by, at) VALUES (?, ?, ?, ?, ?, ?)",
-            (ids[place] if ids else None, run_id, kind, instance, by, now),
-        )
-        made.append(cursor.lastrowid or 0)
+        wish(cursor, run_id, kind, by, now, instance)
         journal(cursor, run_id, now, "answered", by, instance=instance, detail={"answer": kind})
-    return made
+
+
+def wish(cursor: sqlite3.Cursor, run_id: str, kind: str, by: str, now: int, instance: str | None = None) -> None:
+    """Write what somebody wants of the run's owner; numbered within the run, as its journal would do it again."""
+    cursor.execute(
+        "INSERT INTO wishes (run_id, id, kind, instance, by, at)"
+        " VALUES (?, (SELECT coalesce(max(id), 0) + 1 FROM wishes WHERE run_id = ?), ?, ?, ?, ?)",
+        (run_id, run_id, kind, instance, by, now),
+    )

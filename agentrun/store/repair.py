@@ -221,16 +221,10 @@ class _Repair:
 
     def _from_journals(self, connection: sqlite3.Connection) -> None:
         writes = _writes(connection)
-        ends_with_wish = []
         for run_id in redo.journals(self.root):
             history = self._history(run_id)
             if history.reached > writes.get(run_id, 0) or run_id in self._differing:
-                if _is_wish(history.entries[-1]):
-                    ends_with_wish.append(run_id)  # perhaps never committed: then its number is another one's by now
-                else:
-                    self._replay(connection, run_id)
-        for run_id in ends_with_wish:
-            self._replay(connection, run_id)
+                self._replay(connection, run_id)
         writes = _writes(connection)
         for run_id in redo.journals(self.root):
             history = self._history(run_id)
@@ -242,21 +236,14 @@ class _Repair:
 
     def _replay(self, connection: sqlite3.Connection, run_id: str) -> None:
         entries = _entries(self.root, run_id)
-        while entries:
-            connection.execute("SAVEPOINT one")
-            try:
-                replay(connection, run_id, entries)
-            except (sqlite3.Error, AgentrunError, ValueError, TypeError, KeyError) as error:
-                connection.execute("ROLLBACK TO one")
-                connection.execute("RELEASE one")
-                if _is_wish(entries[-1]):
-                    entries.pop()
-                    continue
-                self.lost.append(f"run {run_id} could not be rebuilt from its journal: {error}")
-            else:
-                connection.execute("RELEASE one")
-                self.rebuilt += 1
-            return
+        connection.execute("SAVEPOINT one")
+        try:
+            replay(connection, run_id, entries)
+            self.rebuilt += 1
+        except (sqlite3.Error, AgentrunError, ValueError, TypeError, KeyError) as error:
+            connection.execute("ROLLBACK TO one")
+            self.lost.append(f"run {run_id} could not be rebuilt from its journal: {error}")
+        connection.execute("RELEASE one")
 
     def _from_damaged(self, connection: sqlite3.Connection) -> None:
         if not os.path.exists(self.file):
@@ -327,11 +314,6 @@ def _writes(connection: sqlite3.Connection) -> dict[str, int]:
     if "writes" not in columns:
         return dict(connection.execute("SELECT id, 0 FROM runs")) if columns else {}
     return dict(connection.execute("SELECT id, writes FROM runs"))
-
-
-def _is_wish(entry: dict[str, Any]) -> bool:
-    """Whether it has the number of a wish, which is another one's if it was not committed."""
-    return "wish" in entry or "wishes" in entry
 
 
 def _tie_up(connection: sqlite3.Connection) -> list[str]:

@@ -291,15 +291,16 @@ ALTER TABLE steps_anew RENAME TO steps;
 CREATE INDEX steps_active ON steps (run_id, position) WHERE state IN ('running', 'waiting');
 
 CREATE TABLE wishes_anew (            -- what others want of the run's owner
-    id          INTEGER PRIMARY KEY,
     run_id      TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    id          INTEGER NOT NULL,     -- 1, 2, 3, … in the run
     kind        TEXT NOT NULL CHECK (kind IN ('cancel', 'took_place', 'rerun')),
     instance    TEXT,                 -- the step or instance that an answer is about
     by          TEXT NOT NULL,
     at          INTEGER NOT NULL,
     taken_at    INTEGER,
+    PRIMARY KEY (run_id, id),
     CHECK ((kind = 'cancel') = (instance IS NULL))
-) STRICT;
+) STRICT, WITHOUT ROWID;
 INSERT INTO wishes_anew (id, run_id, kind, by, at, taken_at) SELECT id, run_id, kind, by, at, taken_at FROM wishes;
 DROP TABLE wishes;
 ALTER TABLE wishes_anew RENAME TO wishes;

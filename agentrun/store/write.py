@@ -277,12 +277,8 @@ class Store:
 
         self._write(run_id, redo.BASE, work)  # too much of it changes to be done again from its arguments
 
-    def wish_to_cancel(self, run_id: str, *, by: str, now: int, wish: int | None = None) -> None:
-        """Ask the owner of a run, present or next, to cancel it. Raises Busy if it has finished.
-
-        `wish`: the number that it had, where it is done again.
-        """
-        said: dict[str, Any] = {"by": by, "now": now}
+    def wish_to_cancel(self, run_id: str, *, by: str, now: int) -> None:
+        """Ask the owner of a run, present or next, to cancel it. Raises Busy if it has finished."""
 
         def work(cursor: sqlite3.Cursor) -> None:
             row = cursor.execute("SELECT state, outcome FROM runs WHERE id = ?", (run_id,)).fetchone()
@@ -290,27 +286,21 @@ class Store:
                 raise NotFound(f"there is no run {run_id}")
             if row[0] == "finished":
                 raise Busy(f"run {run_id} has finished already: {row[1]}")
-            cursor.execute(
-                "INSERT INTO wishes (id, run_id, kind, by, at) VALUES (?, ?, 'cancel', ?, ?)", (wish, run_id, by, now)
-            )
-            said["wish"] = cursor.lastrowid
+            questions.wish(cursor, run_id, "cancel", by, now)
             journal(cursor, run_id, now, "cancel_requested", by)
 
-        self._write(run_id, "wish_to_cancel", work, said)
+        self._write(run_id, "wish_to_cancel", work, {"by": by, "now": now})
 
-    def answer(
-        self, run_id: str, answers: Mapping[str, str], *, by: str, now: int, wishes: Sequence[int] = ()
-    ) -> None:
+    def answer(self, run_id: str, answers: Mapping[str, str], *, by: str, now: int) -> None:
         """Say of interrupted steps and instances what became of them (`took_place`, `rerun`): all, or none of it.
 
-        `wishes`: the numbers that they had, where it is done again. Raises Busy if one waits for no answer.
+        Raises Busy if one waits for no answer.
         """
-        said: dict[str, Any] = {"answers": dict(answers), "by": by, "now": now}
 
         def work(cursor: sqlite3.Cursor) -> None:
-            said["wishes"] = questions.answer(cursor, run_id, answers, by, now, wishes)
+            questions.answer(cursor, run_id, answers, by, now)
 
-        self._write(run_id, "answer", work, said)
+        self._write(run_id, "answer", work, {"answers": dict(answers), "by": by, "now": now})
 
 
 def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: int) -> None:

@@ -1,8 +1,8 @@
 """The plan against its law: the histories of histories.txt, and small tables for what a history would not show.
 
 A job is `step; step | limits`. A step is its id and any of: `needs=a,b` (nothing after `=`: none; left out: as
-in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail`, `verify`, `ask` (on_interrupt), `retry=`
-(max_attempts, without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items;
+in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail`, `verify`, `ask` (on_interrupt), `job`,
+`retry=` (max_attempts, without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items;
 `each=none`: the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N
 rounds), `every=` (its interval). Limits: `parallel=`, `budget=`, `deadline=`, `child=1` (the run is a step of another).
 """
@@ -59,7 +59,8 @@ def parse_step(text: str, index: int, above: tuple[str, ...]) -> Step:
         id=step_id,
         index=index,
         needs=needs,
-        run="true",
+        run=None if "job" in options else "true",
+        job="child.yaml" if "job" in options else None,
         condition="true" if "if" in options else None,
         when=when,  # type: ignore[arg-type]
         continue_on_error="coe" in options,

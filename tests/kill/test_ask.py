@@ -588,3 +588,72 @@ def test_three_interruptions_in_a_row_that_verify_says_were_not_done(arena: Aren
     _, stderr = running.communicate(timeout=LIMIT)
     assert running.returncode == 1 and "interrupted three times in a row" in stderr
     assert steps(arena) == ["send 1", "verify 0", "send 2", "verify 0", "send 3", "verify 0"]
+
+
+def test_an_answer_while_the_owner_clears_up_before_it_parks_is_not_lost(arena: Arena) -> None:
+    """What a step left running ignores TERM: between the last decision and the parking lies its grace."""
+    gate = arena.gate("gate")
+    path = arena.job("job", f"""
+max_parallel: 2
+steps:
+- {{id: send, run: '{NOTE}; {gate.shell}', on_interrupt: ask}}
+- id: aside
+  needs: []
+  grace: 3s
+  run: |
+    if [ $AGENTRUN_ATTEMPT = 1 ]; then {gate.shell}; fi
+    mkfifo "$ARENA/deaf"
+    (trap "" TERM; echo > "$ARENA/deaf"; while :; do sleep 1; done) &
+    read _ < "$ARENA/deaf"
+- {{id: after, needs: [send], run: '{NOTE}'}}
+""")  # fmt: skip
+    arena.start("run", str(path))
+    gate.reached()
+    wait_for(lambda: arena.rows("SELECT count(*) FROM attempts")[0][0] == 2)
+    arena.kill_everything()
+    gate.open()
+    owner = arena.start("resume", "job")
+    wait_for(lambda: arena.rows("SELECT 1 FROM steps WHERE instance = 'aside' AND state = 'finished'"))
+    wait_for(lambda: arena.rows("SELECT 1 FROM steps WHERE question IS NOT NULL"))
+    assert arena.command("resume", "job", "--took-place", "send").returncode == 0
+    assert owner.wait(LIMIT) == 0
+    assert arena.rows("SELECT outcome FROM runs") == [("succeeded",)]
+    assert steps(arena) == ["send 1", "after 1"]
+
+
+@pytest.mark.parametrize("policy", ["ask", "fail", "skip"])
+def test_another_file_may_change_what_follows_a_verify_that_was_cut_off(arena: Arena, policy: str) -> None:
+    gate = arena.gate("gate")
+    again = arena.gate("again")
+    arena.start("run", str(job(arena, gate, f"on_interrupt: verify\n  verify: '{again.shell}'")))
+    gate.reached()
+    arena.kill_everything()
+    arena.start("resume", "job")
+    again.reached()
+    arena.kill_everything()
+    other = job(arena, gate, f"on_interrupt: {policy}")
+    resumed = arena.command("resume", "job", "--spec", str(other))
+    expected = {"ask": (75, "waiting"), "fail": (1, "finished"), "skip": (0, "finished")}[policy]
+    assert (resumed.returncode, run_state(arena)) == expected, resumed.stderr
+
+
+def test_another_file_makes_no_instances_of_a_step_that_waits_for_an_answer(arena: Arena) -> None:
+    parked(arena)
+    other = arena.job("other", "steps:\n- {id: send, foreach: [1, 2], run: 'true', on_interrupt: ask}\n")
+    refused = arena.command("resume", "job", "--spec", str(other))
+    assert refused.returncode == 2 and "was interrupted, and in the new file it has instances" in refused.stderr
+    assert steps(arena) == ["send 1"]
+
+
+def test_wishes_are_numbered_in_their_run(arena: Arena) -> None:
+    """So that a repair can bring back both of two runs, of which one was answered in a database that is lost."""
+    parked(arena)
+    first = arena.run_id
+    gate = arena.gate("second")
+    arena.start("run", str(arena.job("second", f"steps:\n- {{id: send, run: '{gate.shell}', on_interrupt: ask}}\n")))
+    gate.reached()
+    arena.kill_everything()
+    assert arena.command("resume", arena.run_id).returncode == 75
+    for run_id in (first, arena.run_id):
+        assert arena.command("resume", run_id, "--took-place", "send").returncode == 0
+    assert arena.rows("SELECT id FROM wishes") == [(1,), (1,)]

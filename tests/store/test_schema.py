@@ -23,7 +23,7 @@ ATTEMPT: dict[str, Any] = {
     "run_id": "1aaaaaaaaa", "instance": "s", "number": 1, "epoch": 1, "state": "running", "started_at": 1,
 }  # fmt: skip
 EVENT: dict[str, Any] = {"run_id": "1aaaaaaaaa", "seq": 9, "at": 1, "kind": "noted", "by": "ada"}
-WISH: dict[str, Any] = {"run_id": "1aaaaaaaaa", "kind": "cancel", "by": "ada", "at": 1}
+WISH: dict[str, Any] = {"run_id": "1aaaaaaaaa", "id": 1, "kind": "cancel", "by": "ada", "at": 1}
 BASE = {"runs": RUN, "steps": STEP, "attempts": ATTEMPT, "events": EVENT, "wishes": WISH}
 
 
