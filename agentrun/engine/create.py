@@ -195,17 +195,35 @@ def sweep_folders(root: str, reader: Reader) -> None:
     long_ago = time.time() - _SWEEP_AGE
     try:
         with os.scandir(os.path.join(root, "runs")) as entries:
-            old = [entry.name for entry in entries if entry.stat().st_mtime < long_ago]
+            old = [entry.name for entry in entries if _is_old(entry, long_ago)]
     except FileNotFoundError:
         return
     for name in reader.unknown(old):
         folder = RunFolder(root, name)
         # one transaction may have been cut off before its end; more were recorded, and the database has forgotten them
-        if not locks.held(folder.lock, locks.LEASE) and redo.last_number(folder.journal) <= 1:
+        begun = redo.last_number(folder.journal) > 1 or not _is_empty(folder)
+        if not begun and not locks.held(folder.lock, locks.LEASE):
             remove(folder)
     for folder in (RunFolder(root, name) for name in old):
         if os.path.exists(folder.environment) and reader.outcome(folder.run_id) == "succeeded":
             forget(folder)
+
+
+def _is_old(entry: os.DirEntry[str], long_ago: float) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < long_ago
+    except FileNotFoundError:
+        return False
+
+
+def _is_empty(folder: RunFolder) -> bool:
+    """Whether it is a run's folder, made in part or whole, and no attempt has begun in it."""
+    try:
+        return not os.listdir(os.path.join(folder.path, "log"))
+    except FileNotFoundError:
+        return not os.listdir(folder.path)
+    except NotADirectoryError:
+        return False
 
 
 def parameters(job: Job, given: Iterable[str]) -> dict[str, JSON]:

@@ -328,15 +328,19 @@ def _connect(
         effects.close_database(connection)
 
 
+def is_begun(root: str) -> bool:
+    """Whether there is a database in which something stands."""
+    try:
+        return os.path.getsize(path(root)) >= SMALLEST
+    except OSError:
+        return False
+
+
 def check_not_lost(root: str) -> None:
     """That no database has been lost where there is none, or an empty one. Raises StoreError."""
     runs = sum(1 for _ in redo.journals(root))
     cut_short = os.path.exists(path(root) + REPAIRED)
-    try:
-        # asked last: somebody may just have begun the first of all runs
-        begun = os.path.getsize(path(root)) >= SMALLEST
-    except OSError:
-        begun = False
+    begun = is_begun(root)  # asked last: somebody may just have begun the first of all runs
     if cut_short and not begun:
         raise StoreError(f"a repair of {path(root)} was cut short", "agentrun doctor --repair goes on with it")
     if runs and not begun:

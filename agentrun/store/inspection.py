@@ -132,7 +132,7 @@ class Inspection:
 
     def states(self, run_ids: Iterable[str]) -> dict[str, str]:
         """The states of those runs that are in the record."""
-        wanted = list(run_ids)
+        wanted = [run_id for run_id in run_ids if run_id.isascii()]  # others are none of ours
         found: dict[str, str] = {}
         for begin in range(0, len(wanted), _AT_ONCE):
             some = wanted[begin : begin + _AT_ONCE]
@@ -155,9 +155,11 @@ class Inspection:
         if not told:
             return []
         marks = ",".join("?" * len(told))
-        has = self._all(f"SELECT id, writes FROM runs WHERE id IN ({marks})", list(told))
+        has = dict.fromkeys(told, 0) | dict(
+            self._all(f"SELECT id, writes FROM runs WHERE id IN ({marks})", list(told))
+        )
         # one line may stand there before its transaction is committed, or after a kill that came between the two
-        return [(run_id, told[run_id] - writes) for run_id, writes in has if told[run_id] > writes + 1]
+        return [(run_id, lines - has[run_id]) for run_id, lines in told.items() if lines > has[run_id] + 1]
 
     def _columns(self) -> set[str]:
         return {row[1] for row in self._all("PRAGMA table_info(runs)")}

@@ -163,7 +163,8 @@ class Reader:
         return [
             run_id
             for run_id in run_ids
-            if self.connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None
+            if run_id.isascii()  # SQLite takes no name that is not UTF-8, and ours all are this
+            and self.connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None
         ]
 
     def run_ids(self, start: str, limit: int = 50) -> list[tuple[str, str]]:

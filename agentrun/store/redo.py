@@ -305,7 +305,7 @@ def read(path: str) -> History:
     course: list[dict[str, Any]] = []
     for body in bodies:
         entry = json.loads(body)
-        if entry["verb"] == BASE:
+        if entry.get("verb") == BASE:
             course = [entry]
         elif course and course[-1]["n"] == entry["n"] - 1:
             course.append(entry)

@@ -87,8 +87,11 @@ class _Repair:
     def do(self) -> Repaired:
         _unlink(self.file + _NEW)
         if os.path.exists(self.file + database.REPAIRED):
-            self.say("an earlier repair was cut short: going on with it")
-            self._put_in_place()
+            if database.is_begun(self.root):  # what it was made from is still here, and may have been written to
+                _unlink(self.file + database.REPAIRED)
+            else:
+                self.say("an earlier repair was cut short: going on with it")
+                self._put_in_place()
         wrong, sound = self._faults()
         behind = self._behind() if sound else []
         stale = self._stale() if sound else []
@@ -139,7 +142,11 @@ class _Repair:
             migrate(scratch, 0)
             current = version_of(connection) == schema.VERSION
             for run_id in redo.journals(self.root):
-                last, known = redo.last_number(RunFolder(self.root, run_id).journal), writes.get(run_id, 0)
+                try:
+                    last = redo.last_number(RunFolder(self.root, run_id).journal)
+                except OSError:
+                    continue  # `_stale` says so
+                known = writes.get(run_id, 0)
                 # one more than it has is a transaction that was killed, and so may be the record of a run
                 if last > known + 1:
                     told.append(f"the database has forgotten {last - known} transactions of run {run_id}")
@@ -221,10 +228,16 @@ class _Repair:
 
     def _from_journals(self, connection: sqlite3.Connection) -> None:
         writes = _writes(connection)
+        perhaps = []
         for run_id in redo.journals(self.root):
             history = self._history(run_id)
             if history.reached > writes.get(run_id, 0) or run_id in self._differing:
-                self._replay(connection, run_id)
+                if history.reached == 1:
+                    perhaps.append(run_id)  # never committed: then its key is another one's by now
+                else:
+                    self._replay(connection, run_id)
+        for run_id in perhaps:
+            self._replay(connection, run_id)
         writes = _writes(connection)
         for run_id in redo.journals(self.root):
             history = self._history(run_id)
@@ -242,7 +255,8 @@ class _Repair:
             self.rebuilt += 1
         except (sqlite3.Error, AgentrunError, ValueError, TypeError, KeyError) as error:
             connection.execute("ROLLBACK TO one")
-            self.lost.append(f"run {run_id} could not be rebuilt from its journal: {error}")
+            if entries and entries[-1]["n"] > 1:
+                self.lost.append(f"run {run_id} could not be rebuilt from its journal: {error}")
         connection.execute("RELEASE one")
 
     def _from_damaged(self, connection: sqlite3.Connection) -> None:
@@ -260,7 +274,7 @@ class _Repair:
         known.update(redo.journals(self.root))
         self.lost += [
             f"run {run_id} has a folder, and neither a journal nor a record that could be read"
-            for run_id in sorted(os.listdir(os.path.join(self.root, "runs")))
+            for run_id in sorted(_folders(self.root))
             if run_id not in known
         ]
 
@@ -286,8 +300,11 @@ class _Repair:
         self._copies.clear()
         renewed = 0
         for run_id in self._stale():
-            with self._reading() as connection:
-                renewed += redo.renew(connection, RunFolder(self.root, run_id).journal, run_id)
+            try:
+                with self._reading() as connection:
+                    renewed += redo.renew(connection, RunFolder(self.root, run_id).journal, run_id)
+            except OSError as error:
+                self.lost.append(f"the journal of run {run_id} cannot be written: {error.strerror}")
         if renewed:
             self.say(f"{renewed} {'journal was' if renewed == 1 else 'journals were'} begun anew")
 
@@ -314,6 +331,15 @@ def _writes(connection: sqlite3.Connection) -> dict[str, int]:
     if "writes" not in columns:
         return dict(connection.execute("SELECT id, 0 FROM runs")) if columns else {}
     return dict(connection.execute("SELECT id, writes FROM runs"))
+
+
+def _folders(root: str) -> list[str]:
+    """The names of the folders in runs/."""
+    try:
+        with os.scandir(os.path.join(root, "runs")) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except FileNotFoundError:
+        return []
 
 
 def _tie_up(connection: sqlite3.Connection) -> list[str]:

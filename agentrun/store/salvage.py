@@ -1,7 +1,9 @@
 """What can still be read of a database that is damaged: run by run, row by row, as far as it goes.
 
-Only for runs that neither a journal nor a backup knows. Every question may fail, and every value be wrong: what the
-tables of the new database refuse is left out, and said.
+Only for runs that neither a journal nor a backup knows, or not to their end: a power cut takes lines of a journal, and
+not what the database has synced. Every question may fail, and every value be wrong: what the tables of the new
+database refuse is left out, and said. A run that is known in part is taken only if it is whole but for what it has
+used, and if its events go on from those that are known.
 """
 
 from __future__ import annotations
@@ -14,27 +16,46 @@ from typing import Any
 from . import redo
 from .trouble import UNREADABLE
 
+_MINOR = {"usage", "spending", "calls"}  # a run goes on without: no step is done again for it
+
 
 def salvage(damaged: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, list[str]]:
     """Copy runs that the new database does not have; how many, and what is missing of them in sentences."""
     copied, lost = 0, []
-    known = {run_id for (run_id,) in new.execute("SELECT id FROM runs")}
+    known = dict(new.execute("SELECT id, writes FROM runs"))
     for run_id in _run_ids(damaged):
-        if run_id in known:
+        if run_id in known and not (more := _writes(damaged, run_id) - known[run_id]) > 0:
             continue
-        known.add(run_id)
         new.execute("SAVEPOINT one")
         try:
+            events = _events(new, run_id)
+            if run_id in known:
+                redo.forget(new.cursor(), run_id)
             missing = _copy(damaged, new, run_id)
+            if run_id in known and (not _MINOR.issuperset(missing) or _events(new, run_id)[: len(events)] != events):
+                raise ValueError(f"{more} transactions of it are in the damaged database, which cannot be read")
         except (sqlite3.Error, ValueError, TypeError) as error:
             new.execute("ROLLBACK TO one")
-            lost.append(f"run {run_id} could not be read from the damaged database ({error}), and has no journal")
+            if run_id in known:
+                lost.append(f"run {run_id} is known as it was {more} transactions earlier: {error}")
+            else:
+                lost.append(f"run {run_id} could not be read from the damaged database ({error}), and has no journal")
         else:
             copied += 1
             if missing:
-                lost.append(f"run {run_id} has no journal, and could be read in part only: {', '.join(missing)}")
+                lost.append(f"run {run_id} could be read from the damaged database in part only: {', '.join(missing)}")
         new.execute("RELEASE one")
     return copied, lost
+
+
+def _writes(damaged: sqlite3.Connection, run_id: str) -> int:
+    """How many transactions of a run the damaged database knows; 0 if that cannot be read."""
+    found = next(_rows(damaged, "SELECT writes FROM runs WHERE id = ?", run_id), (0,))[0]
+    return found if isinstance(found, int) else 0
+
+
+def _events(connection: sqlite3.Connection, run_id: str) -> list[tuple[Any, ...]]:
+    return connection.execute("SELECT * FROM events WHERE run_id = ? ORDER BY seq", (run_id,)).fetchall()
 
 
 def _run_ids(damaged: sqlite3.Connection) -> list[str]:
@@ -57,13 +78,13 @@ def _rows(damaged: sqlite3.Connection, question: str, *values: str) -> Iterator[
 
 def _copy(damaged: sqlite3.Connection, new: sqlite3.Connection, run_id: str) -> list[str]:
     """Copy one run; the tables of which rows are missing. Raises where its own row or its job file is gone."""
-    snapshot = damaged.execute(
-        "SELECT sha256, text FROM snapshots WHERE sha256 = (SELECT snapshot FROM runs WHERE id = ?)", (run_id,)
-    ).fetchone()
-    if snapshot is None:
-        raise ValueError("its job file is not there")
+    (sha256,) = damaged.execute("SELECT snapshot FROM runs WHERE id = ?", (run_id,)).fetchone() or (None,)
     cursor = new.cursor()
-    redo.put_snapshot(cursor, *snapshot)
+    if cursor.execute("SELECT 1 FROM snapshots WHERE sha256 = ?", (sha256,)).fetchone() is None:
+        text = damaged.execute("SELECT sha256, text FROM snapshots WHERE sha256 = ?", (sha256,)).fetchone()
+        if text is None:
+            raise ValueError("its job file is not there")
+        redo.put_snapshot(cursor, *text)
     missing = []
     for table in redo.TABLES:
         column = redo.owner(table)

@@ -16,6 +16,10 @@ _NOT_OF_ITS_CONTENT = {
     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT,
 }  # fmt: skip
 
+_OF_ITS_SHM = {  # could not be made: the disk is full
+    sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP,
+}  # fmt: skip
+
 
 def version_of(connection: sqlite3.Connection) -> int:
     """The version that a database says it has; 0: none yet."""
@@ -34,7 +38,7 @@ def faults(file: str, connection: sqlite3.Connection | None = None) -> list[str]
         with closing(connect_for_reading(file)) as opened:
             return _faults(opened, file)
     except UNREADABLE as error:
-        if primary(error) in _NOT_OF_ITS_CONTENT:
+        if primary(error) in _NOT_OF_ITS_CONTENT or getattr(error, "sqlite_errorcode", 0) in _OF_ITS_SHM:
             raise
         return [f"the database is damaged: {error}"]
 

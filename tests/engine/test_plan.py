@@ -2,8 +2,8 @@
 
 A job is `step; step | limits`. A step is its id and any of: `needs=a,b` (nothing after `=`: none; left out: as
 in a job file), `when=`, `if`, `coe` (continue_on_error), `skip`, `fail`, `verify`, `ask` (on_interrupt), `job`,
-`retry=` (max_attempts, without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N items;
-`each=none`: the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N
+`retry=` (max_attempts, without jitter), `interval=`, `max=`, `backoff=`, `on=`, `never_on=`; `each=N` (foreach over N
+items; `each=none`: the list cannot be had), `par=` (its max_parallel), `fast` (fail_fast); `loop=N` (repeat, at most N
 rounds), `every=` (its interval). Limits: `parallel=`, `budget=`, `deadline=`, `child=1` (the run is a step of another).
 """
 
