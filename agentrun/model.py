@@ -69,7 +69,7 @@ TRANSITIONS: Mapping[str, Mapping[State, frozenset[State]]] = {
         "queued": frozenset({"running", "finished"}),
         "running": frozenset({"waiting", "running", "finished"}),
         "waiting": frozenset({"running", "finished"}),
-        "finished": frozenset({"queued"}),
+        "finished": frozenset({"queued", "running"}),
     },
     "attempt": {
         "running": frozenset({"finished"}),

@@ -274,6 +274,11 @@ def _job_with(reader: Reader, run: Run, step: str) -> Job:
 def _from(store: Store, run: Run, step: str, *, as_json: bool) -> int:
     reader = store.reader
     job = _job_with(reader, run, step)
+    if asked := [name for name, _ in reader.questions(run.id)]:
+        raise UsageError(
+            f"run {run.id} waits for an answer about {', '.join(asked[:3])}, and a new run would do it again",
+            f"say first what became of it: agentrun resume {run.id} --took-place {asked[0]}, or --rerun {asked[0]}",
+        )
     kept = tuple(reuse.kept_from(reader, run, job, step))
     snapshot = Snapshot(reader.text_of(run), job, stem_of(run.file))
     request = create.Request(snapshot, run.file, run.params, parent=run.id, taken_over=kept, scratch_of=run.id)

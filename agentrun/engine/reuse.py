@@ -41,7 +41,22 @@ def reopen(store: Store, run: Run, *, by: str, now: int) -> None:
     handlers = {step.id for step in job.steps if step.is_handler}
     loops = {step.id for step in job.steps if step.repeat is not None}
     again = reopened(store.reader, run, job)
-    store.reopen(run.id, again, handlers=handlers, loops=loops, by=by, now=now)
+    doubts = in_doubt(store.reader, run, job, again)
+    store.reopen(run.id, again, handlers=handlers, loops=loops, in_doubt=doubts, by=by, now=now)
+
+
+def in_doubt(reader: Reader, run: Run, job: Job, again: Iterable[str]) -> list[str]:
+    """Those of them whose last attempt was interrupted, and which are not to run again before that is looked into."""
+    asking = {step.id for step in job.steps if step.on_interrupt in ("verify", "ask") and not step.is_handler}
+    found = []
+    for name in again:
+        if asking and split_instance(name)[0] in asking:
+            row = reader.step_row(run.id, name)
+            attempt = reader.attempt(run.id, name, row.attempt) if row and row.attempt else None
+            if attempt is not None and attempt.outcome == "interrupted":
+                found.append(name)
+    steps = {split_instance(name)[0] for name in found}
+    return [*(step for step in steps if step not in found), *found]  # a step runs as long as an instance of it does
 
 
 def reopened(reader: Reader, run: Run, job: Job | None = None) -> list[str]:
@@ -162,6 +177,7 @@ _ENDED = {"timed_out": "timed out", "over_budget": "was over its budget", "cance
 _SKIPPED_FOR = {
     "if": "its `if` said no",
     "upstream": "something that it needs failed",
+    "interrupted": "the run was given up",
     "no_failure": "nothing failed",
     "on_interrupt": "its on_interrupt says so",
     "cancel": "the run was cancelled",

@@ -30,7 +30,7 @@ from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
 from ..store import locks
-from ..store.changes import LimitsHeld, Noted, RunFinished, WishTaken
+from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.questions import RunParked
 from ..store.read import Run
@@ -86,6 +86,8 @@ class Supervisor:
         self._suspects: list[tuple[int, Result]] = []
         self._suspect_from = 0  # where in the results file the first of them may stand
         self._wishes: set[int] = set()
+        self._untold: list[Change] = []
+        self._told = False
         self._closed_before: Close | None = None
         self._swept = False
         self._refused: tuple[int, str] | None = None  # since when, and why, the disk refuses results
@@ -106,6 +108,7 @@ class Supervisor:
         gc.enable()
         with self._attention:
             try:
+                self._tell()
                 self._gather_wishes()
                 self._listen()  # what came with the shim's hello wakes nobody
                 while True:
@@ -192,6 +195,14 @@ class Supervisor:
         turn.started = 0
         self._inputs.fresh.clear()
         self._inputs.fresh_items.clear()
+        self._untold += changes
+        if self._told:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Let the watcher see what has changed; not before it has been told of the run."""
+        self._told = True
+        changes, self._untold = self._untold, []
         self._watcher.changed(changes, self._clock.now())
 
     # --- what has happened ---

@@ -264,7 +264,7 @@ class Turn:
     def _as_given_up(self, settled: Settle) -> tuple[Outcome, Reason | None]:
         if self.given_up and settled.reason == "cancel":
             self.left_undone = True
-            return ("failed", "interrupted") if settled.outcome == "cancelled" else ("skipped", "upstream")
+            return ("failed", "interrupted") if settled.outcome == "cancelled" else ("skipped", "interrupted")
         return settled.outcome, settled.reason
 
     def _error_of(

@@ -34,7 +34,7 @@ _LOG_LINES = 25
 _WIDTH = 200
 _ITEM = 150  # characters of an item
 _BAD = ("failed", "timed_out", "over_budget")
-_NOT_RUN = ("upstream", "cancel", "deadline", "budget")  # reasons of steps that would have run otherwise
+_NOT_RUN = ("upstream", "interrupted", "cancel", "deadline", "budget")  # reasons of steps that would have run otherwise
 
 
 def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import effects
 from . import database, folders, locks, redo, schema
-from .database import _holder
+from .database import holder_of
 from .soundness import _tables, _tables_of
 
 _AT_ONCE = 500  # values in one statement: SQLite takes 999 and more
@@ -261,7 +261,7 @@ def wait_for_writers(root: str, seconds: float) -> str | None:
         effects.flock(lock, fcntl.LOCK_SH)
         return None
     except TimeoutError:
-        return _holder(lock)
+        return holder_of(lock)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)

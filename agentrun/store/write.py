@@ -200,6 +200,7 @@ class Store:
         *,
         handlers: Container[str],
         loops: Container[str] = (),
+        in_doubt: Container[str] = (),
         by: str,
         now: int,
     ) -> None:
@@ -207,7 +208,8 @@ class Store:
 
         The `if` of `handlers` is put again, and their `loops` begin again; the other answers and rounds stand, but
         the last `until` of a loop is asked again. Attempts and keys stay; budgets go on counting. What was wished of
-        it before is over. Raises Overtaken if it is not finished any more.
+        it before is over. Those `in_doubt` are as they were when their last attempt was interrupted: whoever goes on
+        has to find out first what became of it. Raises Overtaken if the run is not finished any more.
         """
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -224,14 +226,18 @@ class Store:
             for instance in steps:
                 step = split_instance(instance)[0]
                 cursor.execute(
-                    "UPDATE steps SET state = 'queued', outcome = NULL, reason = NULL, covered = 0,"
+                    "UPDATE steps SET state = CASE WHEN :doubt THEN 'running' ELSE 'queued' END, outcome = NULL,"
+                    " reason = NULL, covered = 0,"
                     " asked = CASE WHEN :anew THEN 0 ELSE asked END,"
                     " instances = CASE WHEN :anew AND :loop THEN NULL ELSE instances END,"
                     " answered = CASE WHEN :anew THEN 0 ELSE max(0, min(answered, coalesce(instances, 1) - 1)) END,"
                     " tries = 0, interruptions = 0, outputs = NULL, exit_code = NULL, signal = NULL,"
                     " error = NULL, finished_at = NULL, started_at = NULL"
                     " WHERE run_id = :run AND instance = :instance AND state = 'finished'",
-                    {"anew": step in handlers, "loop": step in loops, "run": run_id, "instance": instance},
+                    {
+                        "anew": step in handlers, "loop": step in loops, "doubt": instance in in_doubt,
+                        "run": run_id, "instance": instance,
+                    },
                 )
                 guard(cursor, f"step {instance}")
             recount(cursor, run_id, base)
@@ -239,7 +245,8 @@ class Store:
         ids = {split_instance(instance)[0] for instance in steps}
         said = {
             "steps": list(steps), "handlers": sorted(step for step in ids if step in handlers),
-            "loops": sorted(step for step in ids if step in loops), "by": by, "now": now,
+            "loops": sorted(step for step in ids if step in loops),
+            "in_doubt": [instance for instance in steps if instance in in_doubt], "by": by, "now": now,
         }  # fmt: skip
         self._write(run_id, "reopen", work, said)
 

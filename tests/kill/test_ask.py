@@ -657,3 +657,51 @@ def test_wishes_are_numbered_in_their_run(arena: Arena) -> None:
     for run_id in (first, arena.run_id):
         assert arena.command("resume", run_id, "--took-place", "send").returncode == 0
     assert arena.rows("SELECT id FROM wishes") == [(1,), (1,)]
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+@pytest.mark.parametrize("policy", ["ask", "verify"])
+def test_a_run_that_ended_with_an_open_question_asks_again_when_it_is_resumed(
+    arena: Arena, how: str, policy: str
+) -> None:
+    """Nobody has said yet what became of the attempt, so `resume RUN` does not run it again just so."""
+    line = verify("exit 2") if policy == "verify" else "on_interrupt: ask"
+    parked(arena, line, head="deadline: 1h" if how == "deadline" else "")
+    if how == "cancel":
+        assert arena.command("cancel", "job", "--wait").returncode == 0
+    else:
+        set_run(arena, "elapsed = 7200000, wake_at = 0")
+        assert arena.command("resume").returncode == 1
+    assert run_state(arena) == "finished"
+    again = arena.command("resume", "job")
+    assert (again.returncode, run_state(arena)) == (75, "waiting"), again.stderr
+    assert [step for step in steps(arena) if step.startswith("send")] == ["send 1"]
+    assert arena.command("resume", "job", "--took-place", "send").returncode == 0
+    assert [step for step in steps(arena) if not step.startswith("verify")] == ["send 1", "after 1"]
+
+
+def test_instances_of_a_run_that_ended_with_open_questions_ask_again(arena: Arena) -> None:
+    gate = arena.gate("gate")
+    path = arena.job("job", f"""
+max_parallel: 2
+steps:
+- {{id: send, foreach: [x, y], run: '{NOTE}; {gate.shell}', on_interrupt: ask}}
+- {{id: after, run: '{NOTE}'}}
+""")  # fmt: skip
+    arena.start("run", str(path))
+    gate.reached()
+    wait_for(lambda: len(steps(arena)) == 2)
+    arena.kill_everything()
+    assert arena.command("resume", "job").returncode == 75
+    assert arena.command("cancel", "job", "--wait").returncode == 0
+    assert arena.command("resume", "job").returncode == 75
+    answered = arena.command("resume", "job", "--took-place", "send[0]", "--took-place", "send[1]")
+    assert answered.returncode == 0, answered.stderr
+    assert sorted(steps(arena)) == ["after 1", "send[0] 1", "send[1] 1"]
+
+
+def test_a_new_run_from_a_later_step_does_not_pass_over_a_question(arena: Arena) -> None:
+    parked(arena)
+    refused = arena.command("resume", "job", "--from", "after")
+    assert refused.returncode == 2 and "waits for an answer about send" in refused.stderr
+    assert steps(arena) == ["send 1"]
