@@ -148,9 +148,10 @@ def _cut(
     good = sum(one.poll() == 0 for one in processes)
     events, attempts = _acknowledged(place)
     control = int((place.root / "done").read_text())
-    if chance.random() < 0.5:  # nobody does anything more; else they go on for some instants, on a dead disk
-        for pid in place.processes():
-            send(pid, signal.SIGSTOP)
+    # Without power nobody goes on. With it, for some instants, the kernel confirms what this disk has lost already:
+    # of 100 cuts without the freeze the control lost lines that it had synced in 4, and runs lost commits in 2.
+    for pid in place.processes():
+        send(pid, signal.SIGSTOP)
     disk.cut()
     place.kill_all()
     for one in processes:
