@@ -9,9 +9,11 @@ Each question is one function that gives sentences; no sentence, no violation.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from .jobs import Job
@@ -52,6 +54,7 @@ def violations(place: Place, job: Job, *, outcome: str | None = None, finished: 
     lines = ledger(place)
     found = [*damage(place), *gaps(place), *overlaps(lines), *repetitions(lines), *keys(lines)]
     found += [*unrecorded(place, lines), *unfounded(place, lines), *policies(place, job), *logs(place)]
+    found += forgotten(place)
     found += order(lines, job)
     if finished:
         found += ends(place, job.outcome if outcome is None else outcome, job.name)
@@ -141,6 +144,22 @@ def unfounded(place: Place, lines: list[Line]) -> Iterator[str]:
             yield f"attempt {number} of {step} reads succeeded, and in the ledger it ended {end}"
         if outcome == "succeeded" and last > number:
             yield f"attempt {last} of {step} was begun after attempt {number} had succeeded"
+
+
+def forgotten(place: Place) -> Iterator[str]:
+    """What the shim wrote down as ended well, in this boot, was not taken for interrupted."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    callers = set(place.rows("SELECT caller, caller_instance FROM runs WHERE caller IS NOT NULL"))
+    lost = place.rows("SELECT run_id, instance, number FROM attempts WHERE outcome = 'interrupted'")
+    for run in {run for run, _, _ in lost}:
+        results = place.home / "runs" / run / "results"
+        for text in results.read_text(errors="replace").splitlines() if results.exists() else ():
+            with contextlib.suppress(ValueError):
+                ended = json.loads(text[9:])
+                key = (run, ended["instance"], ended["attempt"])
+                well = ended["exit_code"] == 0 and ended["ended_by"] is None and ended["boot_id"] == boot
+                if well and key in lost and key[:2] not in callers:
+                    yield f"attempt {key[2]} of {key[1]} had ended well, and was taken for interrupted"
 
 
 def policies(place: Place, job: Job) -> Iterator[str]:

@@ -99,6 +99,9 @@ LIES: dict[str, tuple[Lie, str]] = {
     "another end": (_write("UPDATE runs SET outcome = 'failed'"), "ended as failed"),
     "a gap in the journal": (_write("DELETE FROM events WHERE seq = 3"), "the last has number"),
     "a row that refers to nothing": (_write("DELETE FROM runs"), "refers to nothing"),
+    "an end that was forgotten": (
+        _write("UPDATE attempts SET outcome = 'interrupted' WHERE instance = 'b'"), "was taken for interrupted"
+    ),
     "a log that lacks a line": (lambda place: _log(place).write_text("begin b#1\n"), "the log of b#1 holds"),
 }  # fmt: skip
 
