@@ -12,6 +12,7 @@ import argparse
 import importlib
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -51,6 +52,8 @@ def torture(name: str, wanted: argparse.Namespace) -> int:
         tally: Tally = importlib.import_module(f".{name}", __package__).torture(how)
     except (Stuck, TimeoutExpired) as hanging:
         tally = Tally(name, violations=[f"something does not end: {hanging}"])
+    except Exception:  # the other families go on, and this one has failed
+        tally = Tally(name, violations=[f"the test itself is broken: {traceback.format_exc()}"])
     seconds = time.monotonic() - begun
     row = f"{name:<10} {tally.cases:>7,} {tally.faults:>8,} {len(tally.violations):>11,} {seconds:>8.0f}"
     lines = [f"{row}  {'; '.join(tally.notes)}", *(f"    {violation}" for violation in tally.violations[:MOST])]

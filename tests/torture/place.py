@@ -131,7 +131,9 @@ class Place:
 
     def processes(self) -> list[int]:
         """Everything alive that belongs to this place."""
-        return list(self._tagged(f"TORTURE={self.root}".encode()))
+        # one that was started just now may have no environment to be read yet
+        started = {process.pid for process in self._started if process.poll() is None}
+        return sorted(started.union(self._tagged(f"TORTURE={self.root}".encode())))
 
     def of_run(self, run_id: str) -> list[int]:
         """The step processes of a run."""
