@@ -114,6 +114,12 @@ def judge_child(
     return judge.verdict(step, result, "failed", "child", causes, error, exit_code=child.exit_code or 1)
 
 
+def asks(reader: Reader, run_id: str, instance: str) -> bool:
+    """Whether the run that a step is waits for an answer."""
+    child = reader.child_of(run_id, instance)
+    return child is not None and child.state != "finished" and bool(reader.questions(child.id))
+
+
 def ended_unseen(reader: Reader, run_id: str, step: Step, instance: str, attempt: int, at: int) -> Result | None:
     """What stands for the result of an attempt whose end nobody saw, if the child's record says that it was over."""
     child = reader.child_of(run_id, instance)

@@ -93,8 +93,7 @@ class Facts(Indices):
         facts.undecided = x
         self.undecided.add(place)
         if x.outcome == "interrupted":
-            # a run that is a step counts its own, and this one has its max_resumes
-            facts.interruptions += not x.requested and self.step_at(place).job is None
+            facts.interruptions += not x.requested
         else:
             facts.interruptions = 0
             facts.tries += x.outcome != "succeeded"

@@ -378,6 +378,12 @@ class Turn:
 
     def ended(self, verdict: judge.Verdict) -> None:
         """An attempt is over."""
+        fact = verdict.fact
+        if fact.outcome == "interrupted" and children.asks(self._reader, self._folder.run_id, fact.step):
+            # a child that waits for an answer may be cut off as often as it likes: it does nothing meanwhile
+            verdict = verdict._replace(
+                fact=fact._replace(requested=True), change=verdict.change._replace(requested=True)
+            )
         if self._facts.apply(verdict.fact):
             self._verdicts[verdict.fact.step] = verdict
             self.changes.append(verdict.change)

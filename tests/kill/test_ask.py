@@ -443,7 +443,8 @@ def test_a_cancel_of_a_parked_run(arena: Arena) -> None:
     ]  # fmt: skip
     assert steps(arena) == ["send 1", "after 1"]
     reopened = arena.command("resume", "job")
-    assert reopened.returncode == 0, "and goes on like any other: no question survives"
+    assert reopened.returncode == 75, "nobody has said yet what became of it"
+    assert arena.command("resume", "job", "--rerun", "send").returncode == 0
     assert steps(arena)[2] == "send 2"
 
 
