@@ -365,8 +365,10 @@ def _reason(ended: Ended) -> Reason:
 def _begin(job: Job, facts: Facts, now: int) -> list[Decision]:
     """Fill the free slots in file order: steps that are ready, due again, or to be rerun after an interruption."""
     slots = max(facts.max_parallel - facts.slots_used, 0)
-    if facts.unheld or (facts.closing and facts.open_work):
-        slots = 0  # nobody could hold a process; or: handlers look after what is over
+    if facts.unheld:
+        return []  # nobody could hold a process
+    if facts.closing and facts.open_work:
+        slots = 0  # handlers look after what is over
     reruns = sorted(facts.undecided)
     chosen = sorted([*reruns, *facts.first_ready(slots)])[:slots]
     if unfolding := [Unfold(facts.name_at(place)) for place in chosen if facts.is_folded(place)]:
