@@ -52,14 +52,17 @@ Reason = Literal[
     "tokens",
     "cost",
     "shutdown",      # interrupted on request: SIGTERM or SIGINT to the supervisor
+    "stuck",         # timed_out: no output and no CPU for its `stuck_after`, and its `on_stuck` says kill
+    "overlap",       # skipped: a queued run that a newer one took the place of
 ]
 
 # One table for the three things that have a lifecycle; the database's CHECKs and guarded updates follow it.
 TRANSITIONS: Mapping[str, Mapping[State, frozenset[State]]] = {
-    # a finished run is reopened by `resume RUN`; a queued one is recorded but was never taken; a waiting one is parked:
-    # only a person's answers are left to wait for, and no process advances it
+    # a finished run is reopened by `resume RUN`; a queued one is recorded but was never taken, and is skipped when a
+    # newer one takes its place (`concurrency: queue`); a waiting one is parked: only a person's answers are left to
+    # wait for, and no process advances it
     "run": {
-        "queued": frozenset({"running"}),
+        "queued": frozenset({"running", "finished"}),
         "running": frozenset({"waiting", "finished"}),
         "waiting": frozenset({"running", "finished"}),
         "finished": frozenset({"running"}),
@@ -182,6 +185,8 @@ class Step:
     fail_fast: bool = False
     repeat: Repeat | None = None
     budget: Budget = Budget()
+    stuck_after: int | None = None
+    on_stuck: Literal["report", "kill"] = "report"
     line: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,11 +222,83 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """One cron expression, spelled out: every minute, hour, ... that it names, in order. `weekdays`: 0 is Sunday.
+
+    `by_clock`: its minute or hour begins with `*`, so it follows the wall clock where that is set (a summer time);
+    others name fixed times of the day. `either_day`: its days and its weekdays are both restricted, and one is enough.
+    Both as Debian's cron has it (crontab(5) there).
+    """
+
+    text: str
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    days: tuple[int, ...]
+    months: tuple[int, ...]
+    weekdays: tuple[int, ...]
+    by_clock: bool
+    either_day: bool
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """What becomes of a run that begins while others of the same `key` (the job's name, unless given) are at work.
+
+    forbid: it is skipped. queue: it waits, in the place of one that waited before. replace: as queue, and the others
+    are cancelled. allow: it begins. `limit`: how many are at work at once; None is 1, and without end for allow.
+    """
+
+    policy: Literal["forbid", "queue", "replace", "allow"] = "forbid"
+    key: str | None = None
+    limit: int | None = None
+
+    @property
+    def slots(self) -> int | None:
+        """How many runs may be at work at once; None: any number."""
+        return self.limit if self.policy == "allow" else self.limit or 1
+
+
+Event = Literal["failure", "recovery", "missed", "stuck", "waiting", "success"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a notification goes. `address`: a URL, a mail address, or the words of a command, by `kind`.
+
+    `key_file`: holds the key that a webhook's body is signed with; mode 0600. `smtp`: the server for mail, None:
+    the machine's sendmail.
+    """
+
+    kind: Literal["command", "webhook", "ping", "mail", "apprise"]
+    address: str | tuple[str, ...]
+    key_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Who is told of what. `every`: of equal failures in a row the first, and then every so many."""
+
+    on: tuple[Event, ...] = ("failure", "recovery", "missed", "stuck", "waiting")
+    to: tuple[Target, ...] = ()
+    every: int = 10
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What `prune` leaves of a job's finished runs: as many runs, as old in ms, as large in bytes; None: no bound."""
+
+    runs: int | None = None
+    age: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """A job file, decoded. `shell` is the command line before the program text, `-c` excluded.
 
     `working_dir` is absolute, or relative to the folder of the job file; None means that folder.
-    `inherit_env`: True for all, False for what cron itself would give, or the names to take.
+    `inherit_env`: True for all, False for what cron itself would give, or the names to take. `timezone`: a name of the
+    zone database; None is the machine's. `jitter` and `start_deadline` in ms. `notify`, `keep`: None is config.yaml's.
     """
 
     name: str
@@ -238,6 +315,15 @@ class Job:
     max_resumes: int = 10
     budget: Budget = Budget()
     daily: Budget = Budget()
+    schedule: tuple[Schedule, ...] = ()
+    timezone: str | None = None
+    jitter: int = 0
+    catch_up: Literal["none", "latest", "all"] = "none"
+    start_deadline: int | None = None
+    on_tick: Literal["resume", "restart", "ignore"] = "resume"
+    concurrency: Concurrency = Concurrency()
+    notify: Notify | None = None
+    keep: Keep | None = None
 
     def slots(self, processors: int) -> int:
         """Steps at once. A job that names no number has as many as processors, or as a step of it wants at once."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import NotFound
-from ..model import Budget, Job, Param, PythonCode, Repeat, Retry, Step
+from ..model import Budget, Concurrency, Job, Param, PythonCode, Repeat, Retry, Step
 from . import document, fields, instances
 from .document import MAX_TEXT, Scalar
 from .report import INVALID, Report
@@ -194,6 +194,9 @@ def _job(entry: Entry, drafts: Sequence[Draft], name: str) -> Job:
         if "daily" in limits:
             values["daily"] = Budget(**limits.pop("daily").values)
         values["budget"] = Budget(**limits)
+    if "concurrency" in values:
+        written = values["concurrency"]
+        values["concurrency"] = Concurrency(**({"policy": written} if isinstance(written, str) else written.values))
     if "shell" in values:
         values["shell"] = fields.SHELLS.get(values["shell"], values["shell"])
     return Job(**values)

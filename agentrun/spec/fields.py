@@ -14,7 +14,7 @@ from .amounts import Cost, Count, Duration, Size
 from .causes import Cause
 from .instances import MAX_ROUNDS, Items
 from .kinds import AnyValue, Boolean, Choice, Either, Factor, Integer, ListOf, MapOf, Name, Text
-from .tables import Field, Table
+from .tables import Field, ScalarOr, Table
 
 JOB_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 STEP_ID = r"[A-Za-z_][A-Za-z0-9_-]{0,63}"
@@ -303,6 +303,26 @@ DEFAULTS = _table(
     ),
 )
 
+_POLICIES = Choice(("forbid", "queue", "replace", "allow"))
+
+CONCURRENCY = _table(
+    "a mapping such as {policy: queue, key: database}",
+    "'concurrency'",
+    (
+        Field(
+            "policy", _POLICIES,
+            "forbid skips a run while another one is at work; queue lets it wait, in the place of one that waited"
+            " before; replace cancels the other one; allow begins it at once.",
+            "queue", "forbid",
+        ),
+        Field(
+            "key", Text(), "Runs of all jobs with this key exclude each other; it may name params.",
+            '"mail-${{ params.customer }}"', "the job's name", references="values",
+        ),
+        Field("limit", Integer(1), "How many runs may be at work at once.", "3", "1; no limit for allow"),
+    ),
+)
+
 JOB = _table(
     "a mapping of keys",
     "the job",
@@ -340,6 +360,28 @@ JOB = _table(
         Field("max_resumes", Integer(0), "A run that is interrupted more often is given up.", "10", "10"),
         Field("budget", BUDGET, "Limits of the whole run, see BUDGETS.", "{steps: 60, cost: 2.50}", "no limits"),
         Field(
+            "catch_up", Choice(("none", "latest", "all")),
+            "Which of the ticks that were missed are run late: none, the newest, or all (the newest 100), see TICKS.",
+            "latest", "none",
+        ),
+        Field("start_deadline", Duration(), "A missed tick that is older is not run late.", "1h", "no limit"),
+        Field(
+            "jitter", Duration(),
+            "Spread the scheduled starts: each waits a part of this, always the same for this machine and job.",
+            "5m", "none",
+        ),
+        Field(
+            "on_tick", Choice(("resume", "restart", "ignore")),
+            "A start that finds the job's last run interrupted: resume brings that to its end first, restart cancels"
+            " it, ignore leaves it.",
+            "restart", "resume",
+        ),
+        Field(
+            "concurrency", ScalarOr(_POLICIES, CONCURRENCY),
+            "What becomes of a run that begins while another one is at work, see TICKS.", "queue", "forbid",
+            references="values",
+        ),
+        Field(
             "defaults", DEFAULTS,
             "Keys for every step that does not have them itself; retry is merged key by key.", "{timeout: 5m}",
         ),
@@ -349,16 +391,16 @@ JOB = _table(
         ),
     ),
     planned=(
-        "schedule", "timezone", "concurrency", "catch_up", "start_deadline", "jitter", "on_tick", "notify",
-        "secrets", "keep",
+        "schedule", "timezone", "notify", "secrets", "keep",
     ),
 )
 
 TABLES = {
     "job": JOB, "steps": STEP, "retry": RETRY, "repeat": REPEAT, "budget": BUDGET, "step-budget": STEP_BUDGET,
     "daily": DAILY, "params": PARAM, "defaults": DEFAULTS,
+    "concurrency": CONCURRENCY,
 }
 
-for _owner in (STEP, JOB, RETRY, REPEAT, BUDGET, PARAM):
+for _owner in (STEP, JOB, RETRY, REPEAT, BUDGET, PARAM, CONCURRENCY):
     for _name in _owner.fields:
         _owners.setdefault(_name, _owner.title)

@@ -18,7 +18,7 @@ from .nearest import nearest, suggestion
 from .references import Reference, find, malformed
 from .report import INVALID, Report
 from .steps import Draft
-from .tables import Entry, Table
+from .tables import Entry, ScalarOr, Table
 
 FORMS = (
     "params.NAME", "steps.ID.outputs.KEY", "steps.ID.outcome", "item", "run.id", "run.scheduled_time", "env.NAME",
@@ -53,8 +53,9 @@ class Scope:
             known, value = table.fields[name], entry.values.get(name)
             if name == "steps":
                 continue
-            if isinstance(known.kind, Table) and isinstance(value, Entry):
-                self.check(known.kind, value, step)
+            inner = known.kind.table if isinstance(known.kind, ScalarOr) else known.kind
+            if isinstance(inner, Table) and isinstance(value, Entry):
+                self.check(inner, value, step)
                 continue
             for scalar, is_key in _scalars(node):
                 if "${{" not in scalar.text or self.report.has_told(scalar.mark):
@@ -87,6 +88,8 @@ class Scope:
                 self.report.add_inside(scalar.mark, part, "a reference without its end '}}'")
         for reference in find(scalar.text):
             wrong = self.item_problem(name, reference, step) or self.problem(reference, step)
+            if wrong is None and step is None and name == "key" and reference.path[0] != "params":
+                wrong = f"the key of 'concurrency' cannot refer to '{reference.dotted}'", "it can refer to params.NAME"
             if wrong:
                 message, hint = wrong
                 self.report.add_inside(scalar.mark, reference.text, message, hint)

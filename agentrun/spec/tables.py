@@ -134,3 +134,25 @@ class Table(Kind):
         required = [known.name for known in self.fields.values() if known.required]
         shape: dict[str, JSON] = {"type": "object", "properties": properties, "additionalProperties": False}
         return shape | ({"required": required} if required else {}) | dict(self.rules)
+
+
+@dataclass(frozen=True)
+class ScalarOr(Kind):
+    """A scalar of one kind, or a mapping with more in it."""
+
+    scalar: Kind
+    table: Table
+
+    @property
+    def what(self) -> str:  # type: ignore[override]
+        return f"{self.scalar.what}, or {self.table.what}"
+
+    def read(self, node: Node, label: str, report: Report) -> Any:
+        if type(node) is MapNode:
+            return self.table.read(node, label, report)
+        if type(node) is not Scalar or node.is_null:
+            return self.refuse(node, label, report)
+        return self.scalar.read(node, label, report)
+
+    def schema(self) -> dict[str, JSON]:
+        return {"anyOf": [self.scalar.schema(), self.table.schema()]}

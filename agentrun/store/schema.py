@@ -307,6 +307,47 @@ ALTER TABLE wishes_anew RENAME TO wishes;
 CREATE INDEX wishes_open ON wishes (run_id) WHERE taken_at IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+# Jobs that a cron daemon starts, what became of their ticks, and runs that exclude each other (store/jobs.py).
+_V5 = """
+ALTER TABLE runs ADD COLUMN overlap_key TEXT;      -- at most `overlap_limit` runs of one key are at work at once
+ALTER TABLE runs ADD COLUMN overlap_limit INTEGER CHECK (overlap_limit >= 1);    -- NULL: any number
+CREATE INDEX runs_overlapping ON runs (overlap_key) WHERE state <> 'finished' AND overlap_key IS NOT NULL;
+CREATE INDEX runs_by_tick ON runs (job, scheduled_time) WHERE scheduled_time IS NOT NULL;
+
+CREATE TABLE jobs (                   -- what is known of a job beyond its runs: from its first tick, install or pause
+    name        TEXT PRIMARY KEY,
+    file        TEXT NOT NULL,        -- its job file, absolute
+    file_seen   TEXT,                 -- its time and size when `schedule` was read from it
+    schedule    TEXT CHECK (schedule IS NULL OR json_valid(schedule)),   -- in force; NULL: it counts as not scheduled
+    settled     INTEGER,              -- every tick up to this moment is accounted for
+    due_at      INTEGER,              -- when the first one behind it has to begin at the latest: then it is missed
+    installed   TEXT CHECK (installed IS NULL OR json_valid(installed)), -- where `install` has put it
+    paused_at   INTEGER,
+    paused_by   TEXT,
+    paused_why  TEXT,
+    gone_at     INTEGER,              -- when its file was first found to be gone
+    CHECK ((schedule IS NULL) OR settled IS NOT NULL),
+    CHECK ((paused_at IS NULL) = (paused_by IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX jobs_due ON jobs (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE ticks (                  -- what did not run, and why; a tick that ran is a row of `runs`
+    job         TEXT NOT NULL,
+    first       INTEGER NOT NULL,     -- the tick, or the first of a row of them with one fate
+    last        INTEGER NOT NULL,
+    number      INTEGER NOT NULL CHECK (number >= 1),   -- of them
+    fate        TEXT NOT NULL CHECK (fate IN ('skipped', 'missed')),
+    reason      TEXT NOT NULL CHECK (reason IN ('overlap', 'paused', 'catch_up', 'start_deadline', 'limit', 'file')),
+    because     TEXT,                 -- the run that was in the way
+    scheduled   INTEGER NOT NULL DEFAULT 1 CHECK (scheduled IN (0, 1)),   -- 0: started by somebody, at that moment
+    at          INTEGER NOT NULL,     -- when it was found out, last
+    by          TEXT NOT NULL,
+    PRIMARY KEY (job, first, fate),
+    CHECK (last >= first)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ticks_by_time ON ticks (at);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x61677275  # "agru": what `file` and we recognise the database by
