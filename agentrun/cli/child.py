@@ -16,6 +16,7 @@ import typer
 from ..engine import create, reuse
 from ..engine.clock import wall
 from ..engine.lease import this_process
+from ..engine.watcher import Silent
 from ..errors import NotFound, UsageError
 from ..model import JSON, Job
 from ..store.changes import Change
@@ -35,8 +36,8 @@ def child(call: Annotated[str, typer.Argument()]) -> None:
         shown = _Asking()
         run = store.reader.child_of(caller, instance)
         if run is None:
-            run_id, _lease, clock = _create(store, told)
-            raise typer.Exit(advance.advance(store, run_id, shown=shown, clock=clock))
+            made = _create(store, told)
+            raise typer.Exit(advance.advance(store, made.run_id, shown=shown, clock=made.clock))
         if run.state == "finished" and run.outcome != "succeeded":
             reuse.reopen(store, run, by=str(this_process()["user"]), now=wall())
         elif run.state == "finished":
@@ -44,11 +45,12 @@ def child(call: Annotated[str, typer.Argument()]) -> None:
         raise typer.Exit(advance.advance(store, run.id, shown=shown))
 
 
-class _Asking(advance.Silent):
+class _Asking(Silent):
     """Writes questions into the log of the step that the run is: its run is not parked, so nobody else says them."""
 
     def begin(
-        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = (),
+        slow_after: int | None = None,
     ) -> None:
         self._run = run
 
@@ -72,7 +74,7 @@ def _read(path: str) -> dict[str, Any]:
         raise NotFound(f"cannot read {path}: {error}", "this command is for steps with `job` alone") from error
 
 
-def _create(store: Store, told: Mapping[str, Any]) -> Any:
+def _create(store: Store, told: Mapping[str, Any]) -> create.Created:
     from ..spec.children import child_path
     from ..spec.decode import load
 
@@ -86,9 +88,15 @@ def _create(store: Store, told: Mapping[str, Any]) -> Any:
             )
     job, text = load(path)
     request = create.Request(
-        Snapshot(text, job, stem_of(path)), path, _parameters(job, told["params"]), caller=(caller, instance)
+        Snapshot(text, job, stem_of(path)),
+        path,
+        _parameters(job, told["params"]),
+        scheduled_time=store.reader.run(caller).scheduled_time,
+        caller=(caller, instance),
     )
-    return create.create(store, request, create.Frozen.here(), own=True)
+    made = create.create(store, request, create.Frozen.here(), own=True)
+    assert isinstance(made, create.Created), "a child's turn is its parent's"
+    return made
 
 
 def _line(reader: Reader, run_id: str | None) -> Iterator[Run]:

@@ -1,11 +1,13 @@
-"""Which steps and instances of a run a command line names: `work`, or `work[2]`, whether it has begun or not."""
+"""What a command line names: the steps and instances of a run (`work`, `work[2]`, begun or not), and jobs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ..errors import AgentrunError, NotFound
 from ..model import split_instance
+from ..store.jobs import JobQuestions
 from ..store.read import Run
 from .record import Record
 
@@ -39,3 +41,22 @@ def _is_frozen(record: Record, run: Run, name: str) -> bool:
     except ValueError:
         return False
     return number in frozen_numbers(record.reader.connection, run.id, step)
+
+
+def find_job(record: Record | None, named: str) -> tuple[str, str]:
+    """(name, file) of the job that is meant: by its file, or by the name that the record knows it by.
+
+    Raises NotFound, JobFileError.
+    """
+    if os.path.exists(named) or named.endswith((".yaml", ".yml")):
+        from ..spec.decode import load
+
+        return load(named)[0].name, os.path.abspath(named)
+    if record is not None:
+        row = JobQuestions(record.reader.connection).job(named)
+        if row is not None:
+            return named, row.file
+        runs = record.reader.runs(job=named, limit=1)
+        if runs:
+            return named, runs[0].file
+    raise NotFound(f"nothing is known of a job {named}", "give the path of its file; `agentrun status` lists the jobs")

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import typer
 
-from ..engine import create, fingerprints, lost, reuse
+from ..engine import create, fingerprints, reuse
 from ..engine.clock import wall
-from ..engine.ending import status_of_run
 from ..engine.lease import Lease, busy, overtake, this_process
-from ..errors import Busy, JobFileError, Missing, UsageError
+from ..errors import Busy, JobFileError, UsageError
 from ..model import Job
 from ..render.fates import show_fates
-from ..store import locks
-from ..store.database import open_for_reading
+from ..store import admission
 from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
-from . import advance, answers
+from . import advance, answers, starts, sweep
 from .complete import complete_run, complete_step
 from .record import need_record
-
-_TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
-_POLL = 0.02  # seconds
-
 
 _Run = Annotated[
     str | None,
@@ -92,14 +83,14 @@ def resume(
     if run is None:
         if from_step or plan or spec or force or env_here or as_json or took_place or rerun:
             raise UsageError("these options need a RUN", "for example: agentrun resume quotes --plan")
-        raise typer.Exit(_resume_all(verbose=verbose))
+        raise typer.Exit(sweep.sweep(verbose=verbose))
     if from_step and (spec or force or env_here):
         raise UsageError("--from starts a new run: it does not go together with --spec, --force or --env-here")
     answered = bool(took_place or rerun)
     if answered and (from_step or plan or spec or force):
         raise UsageError("an answer goes on with the run as it is: without --from, --plan, --spec and --force")
     if plan:
-        return _plan(run, from_step, spec)
+        return _plan(run, from_step, spec, as_json=as_json)
     with advance.open_store() as store:
         found = store.reader.find(run)
         if from_step:
@@ -129,7 +120,9 @@ def supervise(run: Annotated[str, typer.Argument()]) -> None:
     """Advance a run silently: what shims and `--detach` start."""
     with advance.open_store() as store:
         try:
+            starts.skip_older(store, run)
             status = advance.advance(store, run, shown=advance.watcher(quiet=True))
+            starts.hand_over(store, store.reader.run(run).overlap_key)
         except Busy:  # somebody else was quicker: nothing is wrong, and nobody looks on
             status = Busy.exit_code
         raise typer.Exit(status)
@@ -151,13 +144,14 @@ class _Options(NamedTuple):
     answers: bool = False  # it says something of the run as it stood: a finished one is not begun again
 
 
-def _plan(name: str, from_step: str | None, spec: str | None) -> None:
+def _plan(name: str, from_step: str | None, spec: str | None, *, as_json: bool) -> None:
     """Show what a resume would do, without a trace in the record."""
     reader = need_record().reader
     run = reader.find(name)
+    told: list[str] = []
     if from_step:
         job = _job_with(reader, run, from_step)
-        show_fates(reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step))
+        fates = reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step)
     else:
         job = _load(spec).job if spec else reader.job_of(run)
         if spec:
@@ -165,7 +159,13 @@ def _plan(name: str, from_step: str | None, spec: str | None) -> None:
             if told := reuse.differences(reader, run, job):
                 print(*(f"agentrun: {line}" for line in told), sep="\n", file=sys.stderr)
                 print("agentrun: without --accept-changes this is refused", file=sys.stderr)
-        show_fates(reuse.of_run(reader, run, job))
+        fates = reuse.of_run(reader, run, job)
+    if as_json:
+        from ..render import jsonshape
+
+        print(jsonshape.dumps(jsonshape.fates_shape(run, fates, told, from_step)))
+    else:
+        show_fates(fates)
 
 
 def _nothing_to_do(reader: Reader, run: Run, given: list[str], *, as_json: bool) -> None:
@@ -207,8 +207,14 @@ def _resume(store: Store, run: Run, options: _Options, lease: Lease | None = Non
     else:
         _tell_changes(reader, run, folder)
     if run.state == "finished" and run.outcome != "succeeded" and not options.answers:
-        reuse.reopen(store, run, by=by, now=wall())
-    return advance.advance(
+        with store.database.alone():  # nothing else begins between the look and the write
+            if other := admission.blocker(store.database.connection, run.id):
+                raise Busy(
+                    f"run {other} is at work, and {run.id} may not be beside it (`concurrency` of job {run.job})",
+                    f"wait for its end: agentrun status {other}",
+                )
+            reuse.reopen(store, run, by=by, now=wall())
+    status = advance.advance(
         store,
         run.id,
         shown=advance.watcher(),
@@ -217,6 +223,8 @@ def _resume(store: Store, run: Run, options: _Options, lease: Lease | None = Non
         replace_env=options.env_here,
         as_json=options.as_json,
     )
+    starts.hand_over(store, run.overlap_key)
+    return status
 
 
 def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_changes: bool, by: str) -> None:
@@ -281,87 +289,13 @@ def _from(store: Store, run: Run, step: str, *, as_json: bool) -> int:
         )
     kept = tuple(reuse.kept_from(reader, run, job, step))
     snapshot = Snapshot(reader.text_of(run), job, stem_of(run.file))
-    request = create.Request(snapshot, run.file, run.params, parent=run.id, taken_over=kept, scratch_of=run.id)
-    new_id, _lease, clock = create.create(store, request, create.Frozen.here(), own=True)
-    return advance.advance(store, new_id, shown=advance.watcher(), clock=clock, as_json=as_json)
-
-
-def _resume_all(*, verbose: bool) -> int:
-    """Every unfinished run that nobody holds, each by a supervisor of its own, a bounded number at once."""
-    root = home()
-    connection = open_for_reading(root)
-    if connection is None:
-        return 0
-    reader = Reader(connection)
-    create.sweep_folders(root, reader)
-    due: list[Run] = []
-    lost_ones: list[Run] = []
-    for run in reader.unfinished():
-        if lost.is_lost(root, run):
-            lost_ones.append(run)
-        elif run.state == "waiting" and not answers.is_due(reader, run):
-            if verbose:
-                print(f"agentrun: {run.job}/{run.id} waits for an answer", file=sys.stderr)
-        elif locks.held(RunFolder(root, run.id).lock, locks.LEASE):
-            if verbose:
-                print(f"agentrun: {run.job}/{run.id} is being advanced by somebody else", file=sys.stderr)
-        else:  # also where only a shim holds it: it may be stopped, or have nobody left to serve
-            due.append(run)
-    for run in lost_ones:
-        advice = f"`agentrun cancel {run.id}` ends its record"
-        print(f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}", file=sys.stderr)
-    failed = len(lost_ones)
-    waiting = list(reversed(due))
-    at_work: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
-    while waiting or at_work:
-        while waiting and len(at_work) < 2 * (os.cpu_count() or 1):
-            run = waiting.pop()
-            process = _start(run)
-            at_work[process.pid] = (run, process)
-        run, process = at_work.pop(_wait_for_any(at_work))
-        process.wait()
-        if told := _failure(root, reader, run.id, process.returncode):
-            failed += 1
-            print(f"agentrun: {run.job}/{run.id} {told}", file=sys.stderr)
-    connection.close()
-    return 1 if failed else 0
-
-
-def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
-    """What went wrong with a run whose supervisor has ended with that status; None if nothing did.
-
-    The record decides: a step may lend the status of something harmless to its run.
-    """
-    lock = RunFolder(root, run_id).lock
-    give_up = wall() + _TAKEOVER_PATIENCE
-    while True:
-        lease = locks.held(lock, locks.LEASE)
-        shim = locks.held(lock, locks.SHIM)
-        run = reader.run(run_id)  # read after the locks: who let go of them has written before
-        if run.state == "finished":
-            return None if run.outcome == "succeeded" else f"did not succeed (exit status {status_of_run(run)})"
-        if run.state == "waiting":
-            return None  # it has said what it waits for
-        if lease:
-            return None  # somebody else advances it
-        if not shim or 0 < status != 75 or wall() > give_up:
-            return f"did not finish (exit status {status if status >= 0 else 128 - status})"
-        time.sleep(_POLL)  # its shim is about to start another supervisor, or to go
-
-
-def _start(run: Run) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen([sys.executable, "-P", "-m", "agentrun", "supervise", run.id], stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise Missing(f"cannot start {sys.executable}: {error.strerror}") from error
-
-
-def _wait_for_any(at_work: dict[int, tuple[Run, subprocess.Popen[bytes]]]) -> int:
-    """The pid of one of these that has ended; it is not reaped yet."""
-    while True:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if ended.si_pid in at_work:
-            return ended.si_pid
-        os.waitpid(ended.si_pid, 0)  # the early shim, or some other child that is none of ours
-
+    request = create.Request(
+        snapshot,
+        run.file,
+        run.params,
+        parent=run.id,
+        taken_over=kept,
+        scratch_of=run.id,
+        overlap=create.overlap_of(job, run.params, (run.id,)),
+    )
+    return starts.begin(store, request, as_json=as_json)

@@ -1,4 +1,8 @@
-"""`agentrun run JOB`: record a run of a job file and bring it to its end in the foreground."""
+"""`agentrun run JOB`: record a run of a job file and bring it to its end in the foreground.
+
+A start without a terminal stands for the newest tick of a job that has a schedule (`starts.py`); any other is a run of
+its own. Either way a run of the job that was interrupted goes on first, as `on_tick` says.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,11 @@ from ..store.folders import home
 from ..store.read import Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
-from . import advance
+from . import advance, starts
 from .complete import complete_job_file
 
 _READ_AT_MOST = 8 << 20  # characters; more than a job file may have
+_NO_TICK = "Belong to no tick, although there is no terminal: a run besides those of the schedule."
 
 
 def run(
@@ -36,6 +41,7 @@ def run(
         str | None,
         typer.Option(metavar="TIME", help="The tick that this run is for, in RFC 3339; it is also its key."),
     ] = None,
+    no_tick: Annotated[bool, typer.Option("--no-tick", help=_NO_TICK)] = False,
     detach: Annotated[
         bool,
         typer.Option(
@@ -47,37 +53,31 @@ def run(
 ) -> None:
     """Run a job and wait for its end.
 
-    On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure.
+    On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure. Started
+    without a terminal, a job with a schedule runs for its newest tick, once, whoever starts it.
     """
     path = create.job_file(job)
     tick = _tick(scheduled_time)
     with advance.open_store() as store:
-        snapshot = _snapshot(store, job)
-        _check_children(snapshot, job)
+        snapshot = snapshot_of(store, job)
+        check_children(snapshot, job)
+        params = create.parameters(snapshot.job, param or ())
+        start = starts.Start(store, snapshot, path, params, as_json=as_json, detach=detach)
+        own = run_key is not None or tick is not None or no_tick or detach
+        if snapshot.job.schedule and not own and not starts.on_a_terminal():
+            raise typer.Exit(start.by_schedule())
+        if not detach and (status := start.heal()) is not None:
+            raise typer.Exit(status)
         key = run_key
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
-        request = create.Request(
-            snapshot,
-            path,
-            create.parameters(snapshot.job, param or ()),
-            run_key=key,
-            scheduled_time=tick,
-        )
-        frozen = create.Frozen.here()
         try:
-            run_id, lease, clock = create.create(store, request, frozen, own=not detach)
+            raise typer.Exit(start.once(key, tick))
         except RunKeyTaken as taken:
-            raise typer.Exit(_again(store, taken.run_id, request, as_json=as_json, detach=detach))
-        if detach:
-            lease.release()
-            advance.detach(run_id)
-            print(run_id)
-            return
-        raise typer.Exit(advance.advance(store, run_id, shown=advance.watcher(), clock=clock, as_json=as_json))
+            raise typer.Exit(_again(store, taken.run_id, params, key, as_json=as_json, detach=detach))
 
 
-def _snapshot(store: Store, path: str) -> Snapshot:
+def snapshot_of(store: Store, path: str) -> Snapshot:
     """The job, from its snapshot where this very text has been run before: cron runs the same file all day."""
     stem = stem_of(path)
     try:
@@ -93,21 +93,23 @@ def _snapshot(store: Store, path: str) -> Snapshot:
     return Snapshot(text, job, stem)
 
 
-def _check_children(snapshot: Snapshot, path: str) -> None:
+def check_children(snapshot: Snapshot, path: str) -> None:
     """The files that its steps name with `job` are there and right. Raises JobFileError."""
     if any(step.job is not None for step in snapshot.job.steps):
-        from ..spec.children import check_children
+        from ..spec.children import check_children as check
 
-        if problems := check_children(snapshot.job, path, snapshot.text):
+        if problems := check(snapshot.job, path, snapshot.text):
             raise JobFileError(problems)
 
 
-def _again(store: Store, run_id: str, request: create.Request, *, as_json: bool, detach: bool) -> int:
+def _again(
+    store: Store, run_id: str, params: dict[str, object], key: str | None, *, as_json: bool, detach: bool
+) -> int:
     """The key is taken: this call stands for the run that has it."""
     run = store.reader.run(run_id)
-    if run.params != request.params:
+    if run.params != params:
         raise UsageError(
-            f"the key '{request.run_key}' belongs to run {run_id}, which was started with {json.dumps(run.params)}",
+            f"the key '{key}' belongs to run {run_id}, which was started with {json.dumps(run.params)}",
             "the same key with other parameters would be another run: choose another key",
         )
     if run.state == "finished":

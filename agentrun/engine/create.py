@@ -16,9 +16,12 @@ from typing import NamedTuple
 from .. import effects
 from ..errors import CannotWrite, NotFound, UsageError
 from ..model import JSON, Job
+from ..spec.references import Unresolved, as_text, pick, resolve
 from ..store import locks, redo
+from ..store.admission import Overlap, Skipped
 from ..store.changes import StepSettled
 from ..store.folders import RunFolder
+from ..store.jobs import Settlement
 from ..store.read import Reader
 from ..store.snapshots import Snapshot
 from ..store.write import NewRun, Store
@@ -36,6 +39,7 @@ class Request(NamedTuple):
     """What somebody wants to run. `file` is absolute; times in ms since the epoch.
 
     `scratch_of`: the run whose scratch files it begins with. `caller`: the run of which it is a step, and which.
+    `overlap`: with which others it may not be at work (`overlap_of`). `ticks`: the account of its and earlier ticks.
     """
 
     snapshot: Snapshot
@@ -47,6 +51,17 @@ class Request(NamedTuple):
     taken_over: tuple[StepSettled, ...] = ()
     scratch_of: str | None = None
     caller: tuple[str, str] | None = None
+    overlap: Overlap | None = None
+    ticks: Settlement | None = None
+
+
+class Created(NamedTuple):
+    """A run that is on record, and held. `begun`: this process advances it; else it is queued."""
+
+    run_id: str
+    lease: Lease
+    clock: Clock
+    begun: bool
 
 
 class Frozen(NamedTuple):
@@ -111,10 +126,11 @@ def new_id(now: int, noise: int) -> str:
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(45, -1, -5))
 
 
-def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tuple[str, Lease, Clock]:
-    """Record a new run and hold its lease. `own`: this process advances it, else it stays queued.
+def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Created | Skipped:
+    """Record a new run and hold its lease. `own`: this process advances it, unless it has to wait; else it is queued.
 
-    Raises store.write.RunKeyTaken, CannotWrite, StoreError; leaves nothing behind in these cases.
+    Skipped: why it does not begin. Raises store.write.RunKeyTaken, CannotWrite, StoreError. Nothing is left behind in
+    these cases.
     """
     root = store.database.root
     folder, lease = _make_folder(root)
@@ -126,7 +142,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
         # a run that is a step counts time as the one that called it does
         clock = Clock(owner=store.reader.run(request.caller[0]).owner if request.caller else None)
         owner = this_process(clock.ahead)
-        store.record(
+        verdict = store.record(
             NewRun(
                 id=folder.run_id,
                 job=request.snapshot.job.name,
@@ -139,6 +155,8 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
                 steps_total=len(request.snapshot.job.steps),
                 parent=request.parent,
                 caller=request.caller,
+                overlap=request.overlap,
+                ticks=request.ticks,
             ),
             request.snapshot,
             request.taken_over,
@@ -153,7 +171,28 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> tupl
         lease.release()
         remove(folder)
         raise
-    return folder.run_id, lease, clock
+    if isinstance(verdict, Skipped):
+        lease.release()
+        remove(folder)
+        return verdict
+    return Created(folder.run_id, lease, clock, verdict == "taken")
+
+
+def overlap_of(job: Job, params: Mapping[str, JSON], ignored: Iterable[str] = ()) -> Overlap | None:
+    """What the job's `concurrency` means for a run with these parameters; None: it may run beside any other.
+
+    Raises UsageError if they lack what its key names.
+    """
+    rule = job.concurrency
+    if rule.slots is None:
+        return None
+    key = f"job {job.name}"
+    if rule.key is not None:
+        try:
+            key = "key " + as_text(resolve(rule.key, lambda path: pick(dict(params), path, 1)))
+        except Unresolved as error:
+            raise UsageError(f"the key of 'concurrency' cannot be made: {error}", "give it with -p") from error
+    return Overlap(key, rule.slots, rule.policy in ("queue", "replace"), frozenset(ignored))
 
 
 def _make_folder(root: str) -> tuple[RunFolder, Lease]:

@@ -28,10 +28,11 @@ from .attention import STOPS
 from .budgets import Meter
 from .clock import Clock
 from .create import Frozen, forget
+from .facts import left_running
 from .inputs import Inputs, limits_of
 from .lease import Lease, busy, overtake, this_process
 from .rebuild import rebuild
-from .supervisor import Supervisor, left_running
+from .supervisor import Supervisor
 from .watcher import Watcher
 
 _MAX_RESTARTS = 5  # of the supervisor by one shim; each of them also counts for max_resumes
@@ -84,7 +85,8 @@ def own(
     clock = Clock(run.elapsed, run.seen, run.boot_id, run.owner)
     begun = run.epoch > 0 and run.seen is not None
     owner = this_process(clock.ahead)
-    epoch = store.take(run_id, seen_epoch=run.epoch, owner=owner, stamp=clock.stamp(), resumed=begun)
+    stamp = clock.stamp()
+    epoch = store.take(run_id, seen_epoch=run.epoch, owner=owner, stamp=stamp, resumed=begun, in_turn=True)
     if lacking:
         replaced = Noted("environment_replaced", clock.now(), by=str(owner["user"]))
         store.commit(run_id, epoch, clock.stamp(), [replaced], results_seen=run.results_seen)

@@ -102,7 +102,7 @@ def _unit_meant(text: str) -> str | None:
         return None
     number, unit = match.groups()
     if unit is None:
-        return f"a budget needs its unit, as 512MiB; bytes are {number}B"
+        return f"a size needs its unit, as 512MiB; bytes are {number}B"
     unit = unit.upper()
     return f"{number}{unit}iB, or {number}{'k' if unit == 'K' else unit}B"
 

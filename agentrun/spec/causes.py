@@ -17,7 +17,7 @@ from .kinds import Kind
 from .nearest import suggestion
 from .report import INVALID, Report
 
-WORDS = ("timeout", "signal", "oom", "budget", "spawn", "outputs", "usage")
+WORDS = ("timeout", "signal", "oom", "budget", "spawn", "outputs", "usage", "stuck")
 PATTERN = r"[1-9][0-9]{0,2}(-[1-9][0-9]{0,2})?|[A-Za-z_][A-Za-z0-9_]{0,127}"
 
 _SIGNALS = tuple(signal.Signals.__members__)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import NotFound
 from ..model import Budget, Concurrency, Job, Param, PythonCode, Repeat, Retry, Step
-from . import document, fields, instances
+from . import document, fields, instances, notify, stuck
 from .document import MAX_TEXT, Scalar
 from .report import INVALID, Report
 from .scope import Scope
@@ -98,14 +98,17 @@ def _check(job: Entry, drafts: Sequence[Draft], report: Report) -> None:
     for name, param in job.values.get("params", {}).items():
         if param is not INVALID and param.values.get("required") is True and "default" in param:
             report.add(param.keys["required"].mark, f"param '{name}' has a default, so it is not required")
+    notify.check(job, report)
     defaults = job.values.get("defaults")
     base = _retry_values(defaults, {})
     if defaults is not None:
         _check_retry(defaults, base, report)
     usual = None if defaults is None else defaults.values.get("on_interrupt")
+    stuck.check_defaults(defaults, [step.entry for step in drafts], report)
     for step in drafts:
         _check_program(step.entry, report)
         _check_interrupt(step.entry, usual, report)
+        stuck.check_step(step.entry, defaults, report)
         instances.check(step.entry, report)
         if "retry" in step.entry:
             _check_retry(step.entry, _retry_values(step.entry, base), report)
@@ -197,6 +200,10 @@ def _job(entry: Entry, drafts: Sequence[Draft], name: str) -> Job:
     if "concurrency" in values:
         written = values["concurrency"]
         values["concurrency"] = Concurrency(**({"policy": written} if isinstance(written, str) else written.values))
+    if "notify" in values:
+        values["notify"] = notify.notify_of(values["notify"])
+    if "keep" in values:
+        values["keep"] = notify.keep_of(values["keep"])
     if "shell" in values:
         values["shell"] = fields.SHELLS.get(values["shell"], values["shell"])
     return Job(**values)
@@ -232,6 +239,7 @@ def _step(step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Map
         values.pop("interpreter", None)  # from the defaults: it is for Python steps
     if "job" in values and values.get("on_interrupt") in _LOOKS_INTO:
         values.pop("on_interrupt")  # from the defaults: it is for steps that do something themselves
+    stuck.settle(values)
     for name, attribute in (("with", "args"), ("if", "condition")):
         if name in values:
             values[attribute] = values.pop(name)

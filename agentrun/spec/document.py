@@ -195,5 +195,7 @@ def _explain(report: Report, error: yaml.YAMLError) -> None:
             hint = "begin it in the same column as the key above that it belongs with"
     elif error.problem and "cannot start any token" in error.problem:
         hint = f"a text that begins with '{line[mark.column : mark.column + 1]}' needs quotes"
+    elif error.context and "scanning an alias" in error.context:
+        hint = "a text that begins with '*' needs quotes"
     words = ", ".join(part for part in (error.context, error.problem) if part)
     report.add(mark, f"not YAML: {words}", hint)

@@ -14,6 +14,8 @@ from .amounts import Cost, Count, Duration, Size
 from .causes import Cause
 from .instances import MAX_ROUNDS, Items
 from .kinds import AnyValue, Boolean, Choice, Either, Factor, Integer, ListOf, MapOf, Name, Text
+from .notify import KEEP, NOTIFY, TARGET
+from .schedules import Schedules, Zone
 from .tables import Field, ScalarOr, Table
 
 JOB_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -72,7 +74,7 @@ RETRY = _table(
         ),
         Field(
             "on", _causes,
-            "What is tried again: exit statuses and ranges of them, timeout, signal, oom (its budget of memory),"
+            "What is tried again: exit statuses and ranges of them, timeout, stuck, signal, oom (its budget of memory),"
             " budget (any other of its budgets), spawn, outputs, usage (what it wrote to AGENTRUN_USAGE cannot be"
             " counted), names of signals, and names of Python exceptions or of their base classes.",
             "[timeout, signal, oom, 75, 100-110]", "everything but budget and the exit statuses 126 and 127",
@@ -238,6 +240,15 @@ STEP = _table(
         Field("timeout", Duration(), "How long one attempt may take.", "2m", "no limit"),
         Field("grace", Duration(zero=True), "From the request to end (TERM) to the end (KILL).", "10s", "10s"),
         Field(
+            "stuck_after", Duration(),
+            "An attempt that has used no CPU and printed nothing for so long is stuck, see STUCK STEPS.",
+            "30m", "never",
+        ),
+        Field(
+            "on_stuck", Choice(("report", "kill")),
+            "What becomes of a stuck attempt: it is reported, or ended as by its timeout.", "kill", "report",
+        ),
+        Field(
             "retry", RETRY, "When a failed attempt is followed by another.",
             "{max_attempts: 3, interval: 2s}", "never",
         ),
@@ -276,7 +287,7 @@ STEP = _table(
             "true", "false",
         ),
     ),
-    planned=("approve", "wait", "sandbox", "stuck_after", "on_stuck", "secrets"),
+    planned=("approve", "wait", "sandbox", "secrets"),
     rules={
         "oneOf": [{"required": ["run"]}, {"required": ["python"]}, {"required": ["job"]}],
         "dependencies": {
@@ -284,6 +295,8 @@ STEP = _table(
             "interpreter": ["python"],
             "leave_running": {"not": {"required": ["job"]}},
             "verify": {"not": {"required": ["job"]}},
+            "stuck_after": {"not": {"required": ["job"]}},
+            "on_stuck": {"not": {"required": ["job"]}},
             "max_parallel": ["foreach"],
             "fail_fast": ["foreach"],
             "repeat": {"not": {"required": ["foreach"]}},
@@ -299,7 +312,10 @@ DEFAULTS = _table(
     "'defaults'",
     tuple(
         STEP.fields[name]
-        for name in ("timeout", "grace", "retry", "budget", "interpreter", "continue_on_error", "on_interrupt")
+        for name in (
+            "timeout", "grace", "stuck_after", "on_stuck", "retry", "budget", "interpreter", "continue_on_error",
+            "on_interrupt",
+        )
     ),
 )
 
@@ -360,6 +376,13 @@ JOB = _table(
         Field("max_resumes", Integer(0), "A run that is interrupted more often is given up.", "10", "10"),
         Field("budget", BUDGET, "Limits of the whole run, see BUDGETS.", "{steps: 60, cost: 2.50}", "no limits"),
         Field(
+            "schedule", Schedules(),
+            "When cron starts it: an expression as in a crontab, or a list of them. agentrun itself starts nothing; it"
+            " knows by this which tick a start is for, and which were missed, see TICKS.",
+            '"*/15 * * * *"',
+        ),
+        Field("timezone", Zone(), "The zone of the schedule.", "Europe/Riga", "the machine's"),
+        Field(
             "catch_up", Choice(("none", "latest", "all")),
             "Which of the ticks that were missed are run late: none, the newest, or all (the newest 100), see TICKS.",
             "latest", "none",
@@ -382,6 +405,14 @@ JOB = _table(
             references="values",
         ),
         Field(
+            "notify", NOTIFY, "Who is told of what, see NOTICES.",
+            "{on: [failure, recovery], to: [{mail: ops@example.org}], every: 10}", "what config.yaml says",
+        ),
+        Field(
+            "keep", KEEP, "What agentrun prune leaves of the job's finished runs.",
+            "{runs: 200, days: 30}", "what config.yaml says",
+        ),
+        Field(
             "defaults", DEFAULTS,
             "Keys for every step that does not have them itself; retry is merged key by key.", "{timeout: 5m}",
         ),
@@ -391,16 +422,16 @@ JOB = _table(
         ),
     ),
     planned=(
-        "schedule", "timezone", "notify", "secrets", "keep",
+        "secrets",
     ),
 )
 
 TABLES = {
     "job": JOB, "steps": STEP, "retry": RETRY, "repeat": REPEAT, "budget": BUDGET, "step-budget": STEP_BUDGET,
     "daily": DAILY, "params": PARAM, "defaults": DEFAULTS,
-    "concurrency": CONCURRENCY,
+    "concurrency": CONCURRENCY, "notify": NOTIFY, "targets": TARGET, "keep": KEEP,
 }
 
-for _owner in (STEP, JOB, RETRY, REPEAT, BUDGET, PARAM, CONCURRENCY):
+for _owner in (STEP, JOB, RETRY, REPEAT, BUDGET, PARAM, CONCURRENCY, NOTIFY, TARGET, KEEP):
     for _name in _owner.fields:
         _owners.setdefault(_name, _owner.title)

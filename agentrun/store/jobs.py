@@ -78,7 +78,8 @@ class Unrun(NamedTuple):
 class Settlement(NamedTuple):
     """Every tick of a job from `before` (None: nothing was known of it) up to `settled` is accounted for with this.
 
-    `file_seen` and `schedule` are those that are in force from now on.
+    `own`: the tick that the run takes with which this is written. `catches_up`: a skip leaves that open, to be caught
+    up with. `file_seen` and `schedule` are those that are in force from now on.
     """
 
     job: str
@@ -89,6 +90,8 @@ class Settlement(NamedTuple):
     settled: int
     due_at: int | None
     unrun: tuple[Unrun, ...] = ()
+    own: int | None = None
+    catches_up: bool = False
 
 
 def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
@@ -170,14 +173,24 @@ class JobQuestions:
         rows = self.connection.execute(question, (*values, limit))
         return made(TickRow, rows)
 
-    def since_last_run(self, job: str) -> list[TickRow]:
-        """What did not run since the job's newest tick that did, oldest first."""
+    def since_last_run(self) -> dict[str, list[TickRow]]:
+        """What did not run since the newest run of its job was recorded, by job, oldest first."""
         rows = self.connection.execute(
-            f"SELECT {_TICK} FROM ticks WHERE job = :job AND last > coalesce((SELECT max(scheduled_time) FROM runs"
-            " WHERE job = :job AND caller IS NULL), 0) ORDER BY first",
-            {"job": job},
+            f"SELECT {_TICK} FROM ticks WHERE at >= coalesce((SELECT created_at FROM runs WHERE runs.job = ticks.job"
+            " AND caller IS NULL ORDER BY id DESC LIMIT 1), 0) ORDER BY job, last"
         )
-        return made(TickRow, rows)
+        found: dict[str, list[TickRow]] = {}
+        for row in made(TickRow, rows):
+            found.setdefault(row.job, []).append(row)
+        return found
+
+    def told(self, job: str, after: int) -> list[tuple[int, int]]:
+        """(first, last) of the ticks behind a moment that were skipped."""
+        return self.connection.execute(
+            "SELECT first, last FROM ticks"
+            " WHERE job = ? AND last > ? AND fate = 'skipped' AND scheduled ORDER BY first",
+            (job, after),
+        ).fetchall()
 
     def taken(self, job: str, first: int, last: int) -> set[int]:
         """The ticks from `first` to `last` that are a run's, whatever became of it."""
@@ -263,6 +276,10 @@ class Jobs(JobQuestions):
             return rows[0] if rows else None
 
         return self._write(work)
+
+    def look_again(self, name: str, at: int) -> None:
+        """Let nobody look after a job's missed ticks before a moment."""
+        self._write(lambda cursor: cursor.execute("UPDATE jobs SET due_at = ? WHERE name = ?", (at, name)))
 
     def gone(self, name: str, *, now: int) -> bool:
         """Note that its file is gone; False if that was known. Raises NotFound for a job that has no row."""

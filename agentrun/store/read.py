@@ -11,20 +11,20 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
-from .rows import AttemptRow, Event, Run, StepRow, StepState
+from .rows import Asked, AttemptRow, Event, Run, StepRow, StepState
 from .snapshots import Snapshot
 from .values import made, parsed_object
 
 if TYPE_CHECKING:  # a look at the record costs 5 ms less without it
     from ..model import JSON, Job, Outcome, State
 
-__all__ = ["AttemptRow", "Event", "Reader", "Run", "StepRow", "StepState"]
+__all__ = ["Asked", "AttemptRow", "Event", "Reader", "Run", "StepRow", "StepState"]
 
 _RUN = (
     "id, job, file, snapshot, params, run_key, scheduled_time, parent, state, outcome, reason, error, exit_code,"
     " closing, closing_at, created_at, started_at, finished_at, epoch, owner, resumes, elapsed, boot_id, seen,"
     " results_seen, stopped, started_steps, steps_total, steps_done, caller, caller_instance, enforced_by,"
-    " wake_at"
+    " wake_at, overlap_key, overlap_limit"
 )
 _STEP = (
     "instance, position, state, outcome, reason, covered, asked, attempt, tries, interruptions, due,"
@@ -35,6 +35,8 @@ _ATTEMPT = (
     "instance, number, epoch, state, outcome, reason, requested, exit_code, signal, error, causes, exception,"
     " retry_after, cpu_ms, max_rss_kib, output_bytes, started_at, finished_at"
 )
+_KNOWN_BY = 3  # runs that have succeeded: of fewer nobody can say what is usual
+_SLOW, _SLOW_BY = 3, 10_000  # a run that takes so many times as long as usual, and so many ms longer, is slow
 
 
 class Reader:
@@ -83,6 +85,20 @@ class Reader:
                 raise NotFound(f"{name} could be several runs: {ids}", "give more of the id")
         raise NotFound(f"there is no run or job {name}", "`agentrun status` lists the runs")
 
+    def by_key(self, job: str, key: str) -> Run | None:
+        """The run of a job that has a key."""
+        rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?", (job, key)).fetchall()
+        return _run(rows[0]) if rows else None
+
+    def ticks_run(self, job: str, *, limit: int) -> list[Run]:
+        """The runs of a job that were for a tick, the newest tick first."""
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ? AND scheduled_time IS NOT NULL AND caller IS NULL AND parent IS NULL"
+            " ORDER BY scheduled_time DESC LIMIT ?",
+            (job, limit),
+        )
+        return made(Run, rows)
+
     def short(self, job: str, end: str) -> Run | None:
         """The newest run of a job whose id ends so: how the lines of its log name it (`quotes/7f3a`)."""
         row = self.connection.execute(
@@ -125,6 +141,13 @@ class Reader:
         """Every run that is not finished, oldest first; but for child runs, which go on with their parent."""
         rows = self.connection.execute(
             f"SELECT {_RUN} FROM runs WHERE state <> 'finished' AND caller IS NULL ORDER BY id"
+        )
+        return made(Run, rows)
+
+    def unfinished_of(self, job: str) -> list[Run]:
+        """The same of one job."""
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE state <> 'finished' AND caller IS NULL AND job = ? ORDER BY id", (job,)
         )
         return made(Run, rows)
 
@@ -299,6 +322,20 @@ class Reader:
             {"run": run_id},
         ).fetchall()
 
+    def asked(self, run_id: str) -> list[Asked]:
+        """What waits for an answer in a run, and in the runs that it called and that are not finished."""
+        rows = self.connection.execute(
+            "WITH RECURSIVE open (id, via) AS (SELECT :run, NULL UNION ALL"
+            " SELECT runs.id, coalesce(via, runs.caller_instance) FROM runs JOIN open ON runs.caller = open.id"
+            " WHERE runs.state <> 'finished')"
+            " SELECT open.id, instance, question, via FROM open JOIN steps ON steps.run_id = open.id"
+            " WHERE state = 'waiting' AND position >= 0 AND question IS NOT NULL AND NOT EXISTS (SELECT 1 FROM wishes WHERE"
+            " wishes.run_id = open.id AND wishes.instance = steps.instance AND taken_at IS NULL)"
+            " ORDER BY via IS NOT NULL, open.id, position, number",
+            {"run": run_id},
+        )
+        return made(Asked, rows)
+
     def wishes(self, run_id: str) -> list[tuple[int, str, str | None]]:
         """(id, kind, instance) of what has been asked of the owner and not been taken up, oldest first."""
         return self.connection.execute(
@@ -339,15 +376,20 @@ class Reader:
         ).fetchone()
         return None if row is None else row[0]
 
-    def usual_duration(self, job: str, runs: int = 11) -> int | None:
-        """The median time of the last successful runs of a job, in ms."""
+    def usual_duration(self, job: str, runs: int = 11, least: int = 1) -> int | None:
+        """The median time of the last successful runs of a job, in ms; None if there are fewer than `least`."""
         rows = self.connection.execute(
             "SELECT finished_at - started_at FROM runs WHERE job = ? AND outcome = 'succeeded'"
             " ORDER BY finished_at DESC LIMIT ?",
             (job, runs),
         ).fetchall()
         times = sorted(row[0] for row in rows)
-        return times[len(times) // 2] if times else None
+        return times[len(times) // 2] if len(times) >= least else None
+
+    def slow_after(self, job: str) -> tuple[int, int] | None:
+        """After how many ms a run of a job is slow, and what it usually takes; None if too few have succeeded."""
+        usual = self.usual_duration(job, least=_KNOWN_BY)
+        return None if usual is None else (max(_SLOW * usual, usual + _SLOW_BY), usual)
 
     def data_version(self) -> int:
         """A number that is another one when somebody else has changed the record since the last look."""

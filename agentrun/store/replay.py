@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from ..errors import AgentrunError
-from . import changes, instances, questions, redo, schema, spent
+from . import changes, instances, questions, redo, schema, spent, stuck
 from .changes import Change
 from .database import Database
 from .write import Stamp, Store
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 CHANGES: Mapping[str, Callable[..., Change]] = {
     name: kind
-    for module in (changes, instances, questions, spent)
+    for module in (changes, instances, questions, spent, stuck)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and hasattr(kind, "_fields") and hasattr(kind, "write")
 }
@@ -106,6 +106,11 @@ def _answer(store: Store, run_id: str, said: dict[str, Any]) -> None:
     store.answer(run_id, **said)
 
 
+def _supersede(store: Store, run_id: str, said: dict[str, Any]) -> None:
+    store.supersede(run_id, **said)
+
+
 _VERBS = {
     "take": _take, "commit": _commit, "reopen": _reopen, "wish_to_cancel": _wish_to_cancel, "answer": _answer,
+    "supersede": _supersede,
 }  # fmt: skip

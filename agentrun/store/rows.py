@@ -51,6 +51,8 @@ class Run(NamedTuple):
     caller_instance: str | None = None
     enforced_by: str | None = None
     wake_at: int | None = None
+    overlap_key: str | None = None
+    overlap_limit: int | None = None
 
     def held(self, root: str) -> bool:
         """Whether a supervisor or a shim holds it now."""
@@ -146,3 +148,15 @@ class StepState(NamedTuple):
     answered: int
     question: str | None
     verifying: int
+
+
+class Asked(NamedTuple):
+    """A question that waits for a person's answer: `agentrun resume <run> --took-place <step>` is one.
+
+    `via`: in the run that was looked at, the step or instance whose run it is a question of; None: its own.
+    """
+
+    run: str
+    step: str
+    question: str
+    via: str | None = None

@@ -311,8 +311,12 @@ CREATE INDEX wishes_open ON wishes (run_id) WHERE taken_at IS NULL;
 _V5 = """
 ALTER TABLE runs ADD COLUMN overlap_key TEXT;      -- at most `overlap_limit` runs of one key are at work at once
 ALTER TABLE runs ADD COLUMN overlap_limit INTEGER CHECK (overlap_limit >= 1);    -- NULL: any number
+ALTER TABLE runs ADD COLUMN in_line INTEGER NOT NULL DEFAULT 0 CHECK (in_line IN (0, 1));   -- it waits for its turn
 CREATE INDEX runs_overlapping ON runs (overlap_key) WHERE state <> 'finished' AND overlap_key IS NOT NULL;
 CREATE INDEX runs_by_tick ON runs (job, scheduled_time) WHERE scheduled_time IS NOT NULL;
+-- without these, each run that is removed would be looked for in all others
+CREATE INDEX runs_by_parent ON runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX runs_by_snapshot ON runs (snapshot);
 
 CREATE TABLE jobs (                   -- what is known of a job beyond its runs: from its first tick, install or pause
     name        TEXT PRIMARY KEY,
@@ -326,6 +330,7 @@ CREATE TABLE jobs (                   -- what is known of a job beyond its runs:
     paused_by   TEXT,
     paused_why  TEXT,
     gone_at     INTEGER,              -- when its file was first found to be gone
+    pruned_to   INTEGER,              -- the newest tick that was a run's and is not known any more (store/removal.py)
     CHECK ((schedule IS NULL) OR settled IS NOT NULL),
     CHECK ((paused_at IS NULL) = (paused_by IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -346,6 +351,44 @@ CREATE TABLE ticks (                  -- what did not run, and why; a tick that 
     CHECK (last >= first)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX ticks_by_time ON ticks (at);
+
+CREATE TABLE hearers (                -- who wants to hear of a run that goes on (store/notices.py)
+    run_id      TEXT PRIMARY KEY,
+    notify      TEXT NOT NULL CHECK (json_valid(notify))
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notices (                -- the outbox: who is told of what, and what came of it
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL,        -- what a receiver can tell repetitions by
+    state       TEXT NOT NULL CHECK (state IN ('raised', 'queued', 'sent', 'failed', 'folded')),
+    event       TEXT NOT NULL,
+    job         TEXT NOT NULL,
+    run_id      TEXT,
+    at          INTEGER NOT NULL,     -- when it happened
+    said        TEXT NOT NULL CHECK (json_valid(said)),    -- the notice; of a raised one: what happened
+    target      TEXT CHECK (target IS NULL OR json_valid(target)),
+    tries       INTEGER NOT NULL DEFAULT 0,
+    due         INTEGER,
+    error       TEXT,                 -- what came of the last try, or why it was folded
+    done_at     INTEGER,
+    CHECK ((state = 'raised') = (target IS NULL)),
+    CHECK ((state IN ('raised', 'queued')) = (due IS NOT NULL)),
+    CHECK ((due IS NULL) = (done_at IS NOT NULL))
+) STRICT;
+CREATE INDEX notices_due ON notices (due) WHERE due IS NOT NULL;
+CREATE INDEX notices_by_job ON notices (job, seq);
+CREATE INDEX notices_done ON notices (done_at) WHERE done_at IS NOT NULL;
+
+CREATE TABLE streaks (                -- what has happened to a job again and again
+    job         TEXT NOT NULL,
+    event       TEXT NOT NULL,
+    cause       TEXT NOT NULL,
+    since       INTEGER NOT NULL,
+    number      INTEGER NOT NULL CHECK (number >= 1),
+    PRIMARY KEY (job, event)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX events_stuck ON events (run_id, instance) WHERE kind IN ('step_stuck', 'step_unstuck');
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)

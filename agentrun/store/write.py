@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..errors import Busy, NotFound, UsageError
 from ..model import JSON, split_instance
-from . import questions, redo
+from . import admission, questions, redo
+from .admission import Overlap, Skipped
 from .changes import AttemptEnded, Change, StepSettled, dumps, guard, journal, take_wishes
 from .database import Database
 from .instances import base_steps, copy_instances, recount
+from .jobs import Settlement, settle
 from .read import Reader
 from .snapshots import Snapshot
 from .values import parsed_object
@@ -43,6 +45,8 @@ class NewRun(NamedTuple):
     steps_total: int
     parent: str | None = None
     caller: tuple[str, str] | None = None  # the run of which it is a step, and which
+    overlap: Overlap | None = None
+    ticks: Settlement | None = None  # of its own tick, and of those before it
 
 
 class Stamp(NamedTuple):
@@ -85,7 +89,8 @@ class Store:
         def told(cursor: sqlite3.Cursor) -> T:
             self._journals.begin()
             result = work(cursor)
-            self._journals.append(cursor, run_id, verb, said or {})
+            if not isinstance(result, Skipped):  # then there is no run
+                self._journals.append(cursor, run_id, verb, said or {})
             return result
 
         return self.database.write(told, self._journals.take_back)
@@ -98,11 +103,13 @@ class Store:
         *,
         owner: Mapping[str, JSON] | None = None,
         stamp: Stamp | None = None,
-    ) -> None:
+    ) -> Literal["taken", "queued"] | Skipped:
         """Record a new run: queued, or with its `owner` and `stamp` as taken in the same write (epoch 1).
 
-        `taken_over`: finished steps that it keeps of its parent (`--from`). Raises RunKeyTaken, with the run that
-        has the key, in the same transaction that would have taken it.
+        `taken_over`: finished steps that it keeps of its parent (`--from`). In the same transaction that would record
+        it, it is seen whether it may begin: raises RunKeyTaken, with the run that has the key; a job that is paused,
+        and runs of its `overlap` that are at work, let it be skipped, or queued although it has an owner. What is
+        skipped has no run, and its account among the ticks of the job.
         """
         if not _is_text(run.file):
             raise UsageError(f"the path {run.file!a} is not UTF-8", "rename the job file or its folder")
@@ -110,21 +117,29 @@ class Store:
         decoded = snapshot.decoded()
         taken_over = list(taken_over)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> Literal["taken", "queued"] | Skipped:
             if run.run_key is not None:
                 row = cursor.execute(
                     "SELECT id FROM runs WHERE job = ? AND run_key = ?", (run.job, run.run_key)
                 ).fetchone()
                 if row:
                     raise RunKeyTaken(row[0])
+            verdict = admission.verdict(cursor, run.job, run.overlap, by_tick=run.ticks is not None)
+            if isinstance(verdict, Skipped):
+                admission.skip(cursor, verdict, run.job, run.ticks, run.created_at, run.by)
+                return verdict
+            if run.ticks is not None:
+                settle(cursor, run.ticks, run.created_at, run.by)
             snapshot.put(cursor, sha256, decoded)
             cursor.execute(
                 "INSERT INTO runs (id, job, file, snapshot, params, run_key, scheduled_time, parent, state,"
-                " created_at, steps_total, caller, caller_instance)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
+                " created_at, steps_total, caller, caller_instance, overlap_key, overlap_limit,"
+                " in_line) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.id, run.job, run.file, sha256, dumps(dict(run.params)), run.run_key, run.scheduled_time,
                     run.parent, run.created_at, run.steps_total, *(run.caller or (None, None)),
+                    *((run.overlap.key, run.overlap.slots) if run.overlap else (None, None)),
+                    int(run.overlap is not None and run.overlap.queue and (verdict == "waits" or owner is None)),
                 ),
             )  # fmt: skip
             detail = {"file": run.file, "job": run.job}
@@ -138,21 +153,52 @@ class Store:
             if run.parent and taken_over:
                 copy_instances(cursor, run.parent, run.id)
                 recount(cursor, run.id, run.steps_total)
-            if owner is not None and stamp is not None:
-                _take(cursor, run.id, 0, owner, stamp, resumed=False)
+            if owner is None or stamp is None or verdict == "waits":
+                return "queued"
+            _take(cursor, run.id, 0, owner, stamp, resumed=False)
+            return "taken"
 
-        self._write(run.id, redo.BASE, work)
+        return self._write(run.id, redo.BASE, work)
 
-    def take(self, run_id: str, *, seen_epoch: int, owner: Mapping[str, JSON], stamp: Stamp, resumed: bool) -> int:
+    def take(
+        self,
+        run_id: str,
+        *,
+        seen_epoch: int,
+        owner: Mapping[str, JSON],
+        stamp: Stamp,
+        resumed: bool,
+        in_turn: bool = False,
+    ) -> int:
         """Become the owner of an unfinished run: returns the new epoch. The caller holds the lease.
 
-        `resumed`: it had an owner before, who left it unfinished. Raises Overtaken if the epoch has moved.
+        `resumed`: it had an owner before, who left it unfinished. `in_turn`: one that waits in line waits on, while
+        others of its key are at work. Raises Overtaken if the epoch has moved, Busy.
         """
 
+        def work(cursor: sqlite3.Cursor) -> int:
+            if in_turn and seen_epoch == 0 and (other := admission.blocker(cursor, run_id)):
+                raise Busy(f"run {run_id} waits until run {other} has ended", "it begins then by itself")
+            return _take(cursor, run_id, seen_epoch, owner, stamp, resumed=resumed)
+
         said = {"seen_epoch": seen_epoch, "owner": owner, "stamp": stamp, "resumed": resumed}
-        return self._write(
-            run_id, "take", lambda cursor: _take(cursor, run_id, seen_epoch, owner, stamp, resumed=resumed), said
-        )
+        return self._write(run_id, "take", work, said)
+
+    def supersede(self, run_id: str, newer: str, *, by: str, now: int) -> None:
+        """Skip a run that waits in line: a newer one has taken its place. Raises Overtaken if it has begun."""
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            cursor.execute(
+                "UPDATE runs SET state = 'finished', outcome = 'skipped', reason = 'overlap', error = ?,"
+                " finished_at = max(?, created_at) WHERE id = ? AND state = 'queued' AND epoch = 0",
+                (f"run {newer} has taken its place in line", now, run_id),
+            )
+            guard(cursor, f"run {run_id}")
+            take_wishes(cursor, run_id, now)
+            detail: dict[str, Any] = {"outcome": "skipped", "because": newer}
+            journal(cursor, run_id, now, "run_finished", by, detail=detail)
+
+        self._write(run_id, "supersede", work, {"newer": newer, "by": by, "now": now})
 
     def commit(
         self,

@@ -1,0 +1,155 @@
+"""`agentrun resume` without a RUN: everything that is due, a bounded number at once; safe to call every minute.
+
+First every run that can go on and that nobody holds, each by a supervisor of its own (`agentrun supervise`); of those
+that wait in line the newest of its key, when there is room. Then every job that has missed a tick, each by a process
+that runs or records what was missed (`agentrun tick`). What is due is asked of the record alone: no job file is read
+where nothing is due, nothing is written, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+from ..engine import create, lost
+from ..engine.clock import wall
+from ..engine.ending import status_of_run
+from ..errors import Missing
+from ..store import admission, locks
+from ..store.database import open_for_reading, open_for_writing
+from ..store.folders import RunFolder, home
+from ..store.jobs import JobQuestions
+from ..store.read import Reader, Run
+from ..store.write import Store
+from . import answers
+
+_TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
+_POLL = 0.02  # seconds
+_SAY_AGAIN = 86_400.0  # seconds until the same is said to cron again
+
+
+def sweep(*, verbose: bool) -> int:
+    """Do what is due. Returns 0 if all of it went well, or nothing was due."""
+    root = home()
+    connection = open_for_reading(root)
+    if connection is None:
+        return 0
+    reader = Reader(connection)
+    create.sweep_folders(root, reader)
+    failed = 0
+    due: list[Work] = []
+    for run in reader.unfinished():
+        if lost.is_lost(root, run):
+            failed += 1
+            _give_up(root, run)
+        elif why := _not_now(root, reader, run):
+            if verbose:
+                print(f"agentrun: {run.job}/{run.id} {why}", file=sys.stderr)
+        else:  # also where only a shim holds it: it may be stopped, or have nobody left to serve
+            due.append(Work(f"{run.job}/{run.id}", ("supervise", run.id), run.id))
+    due += [Work(row.name, ("tick", row.name), None) for row in JobQuestions(connection).due(wall())]
+    waiting = due[::-1]
+    at_work: dict[int, tuple[Work, subprocess.Popen[bytes]]] = {}
+    while waiting or at_work:
+        while waiting and len(at_work) < 2 * (os.cpu_count() or 1):
+            work = waiting.pop()
+            process = _start(work)
+            at_work[process.pid] = (work, process)
+        work, process = at_work.pop(_wait_for_any(at_work))
+        process.wait()
+        if work.run_id is None:
+            failed += process.returncode not in (0, 75)  # it has said why
+        elif told := _failure(root, reader, work.run_id, process.returncode):
+            failed += 1
+            _tell(root, work.run_id, f"agentrun: {work.name} {told}")
+    connection.close()
+    return 1 if failed else 0
+
+
+class Work(NamedTuple):
+    """Something that is due: a command that does it, and the run that it is about, if it is one."""
+
+    name: str
+    command: tuple[str, ...]
+    run_id: str | None
+
+
+def _not_now(root: str, reader: Reader, run: Run) -> str | None:
+    """Why a run that is not finished is left alone."""
+    if run.state == "waiting" and not answers.is_due(reader, run):
+        return "waits for an answer"
+    if locks.held(RunFolder(root, run.id).lock, locks.LEASE):
+        return "is being advanced by somebody else"
+    if run.state == "queued" and (other := admission.blocker(reader.connection, run.id)):
+        return f"waits in line: run {other} is at work"
+    line = admission.waiting_in_line(reader.connection, run.overlap_key) if run.overlap_key else []
+    return f"waits in line behind run {line[-1]}" if run.id in line[:-1] else None
+
+
+def _give_up(root: str, run: Run) -> None:
+    """A run without its folder can never go on. Without a terminal it is said once: its record is ended."""
+    advice = f"`agentrun cancel {run.id}` ends its record"
+    if not sys.stderr.isatty():
+        advice = "its record is ended"
+        with Store(open_for_writing(root)) as store:
+            lost.cancel(store, run)
+    print(f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}", file=sys.stderr)
+
+
+def _tell(root: str, run_id: str, line: str) -> None:
+    """Say what went wrong; to cron, which calls every minute, the same of the same run once a day."""
+    note = os.path.join(RunFolder(root, run_id).path, "told")
+    if not sys.stderr.isatty():
+        try:
+            with open(note, encoding="utf-8") as file:
+                if file.read() == line and time.time() - os.fstat(file.fileno()).st_mtime < _SAY_AGAIN:
+                    return
+        except (OSError, ValueError):
+            pass
+        with suppress(OSError), open(note, "w", encoding="utf-8") as file:
+            file.write(line)
+    print(line, file=sys.stderr)
+
+
+def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
+    """What went wrong with a run whose supervisor has ended with that status; None if nothing did.
+
+    The record decides: a step may lend the status of something harmless to its run.
+    """
+    lock = RunFolder(root, run_id).lock
+    give_up = wall() + _TAKEOVER_PATIENCE
+    while True:
+        lease = locks.held(lock, locks.LEASE)
+        shim = locks.held(lock, locks.SHIM)
+        run = reader.run(run_id)  # read after the locks: who let go of them has written before
+        if run.state == "finished":
+            return None if run.outcome == "succeeded" else f"did not succeed (exit status {status_of_run(run)})"
+        if run.state == "waiting":
+            return None  # it has said what it waits for
+        if lease:
+            return None  # somebody else advances it
+        if not shim or 0 < status != 75 or wall() > give_up:
+            return f"did not finish (exit status {status if status >= 0 else 128 - status})"
+        time.sleep(_POLL)  # its shim is about to start another supervisor, or to go
+
+
+def _start(work: Work) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen([sys.executable, "-P", "-m", "agentrun", *work.command], stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise Missing(f"cannot start {sys.executable}: {error.strerror}") from error
+
+
+def _wait_for_any(at_work: dict[int, tuple[Work, subprocess.Popen[bytes]]]) -> int:
+    """The pid of one of these that has ended; it is not reaped yet."""
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        if ended.si_pid in at_work:
+            return ended.si_pid
+        os.waitpid(ended.si_pid, 0)  # the early shim, or some other child that is none of ours
+
