@@ -17,6 +17,7 @@ from ..render.terminal import look_of, talk
 from ..render.times import now_ms
 from ..store import spent
 from ..store.folders import home
+from ..store.jobs import JobQuestions
 from ..store.read import AttemptRow, Run, StepRow
 from . import complete as offers
 from .names import check_steps
@@ -79,7 +80,8 @@ def status(
             else:
                 talk(nothing_yet(home()).message)
             return 0
-        show = _overview(record, _listed(record, run, limit or _RUNS) if every else record.reader.overview, as_json)
+        listed = _listed(record, run, limit or _RUNS) if every else record.reader.overview
+        show = _overview(record, listed, as_json, jobs=not every)
     else:
         record = need_record()
         show = (_calls if calls else _one)(record, record.find(run), step or [], verbose, as_json)
@@ -100,18 +102,28 @@ def _listed(record: Record, job: str | None, limit: int) -> Callable[[], list[Ru
     return lambda: record.reader.runs(job=job, limit=limit)
 
 
-def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool) -> Show:
+def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool, *, jobs: bool) -> Show:
     def show() -> tuple[list[str], bool]:
         standings = [record.standing(run) for run in runs()]
         if as_json:
             from ..render import jsonshape
 
             return [jsonshape.dumps([jsonshape.run_shape(standing) for standing in standings])], True
-        if not standings:
-            return ["no runs"], True
-        return page.overview(standings, look_of(sys.stdout), now_ms()), True
+        lines = page.overview(standings, look_of(sys.stdout), now_ms()) if standings else ["no runs"]
+        return lines + (_jobs(record) if jobs else []), True
 
     return show
+
+
+def _jobs(record: Record) -> list[str]:
+    """What is to be said of jobs besides their runs."""
+    from ..render.ticks import job_lines, unrun_lines
+
+    known, now = JobQuestions(record.reader.connection), now_ms()
+    unrun = known.since_last_run()
+    lines = [line for job in known.jobs() for line in job_lines(job, unrun.pop(job.name, ()), now)]
+    lines += [line for rows in unrun.values() for line in unrun_lines(rows, now)]
+    return ["", *lines] if lines else []
 
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:

@@ -75,14 +75,15 @@ class Arena:
     def run_id(self) -> str:
         return str(self.rows("SELECT id FROM runs ORDER BY id DESC LIMIT 1")[0][0])
 
-    def owner(self) -> int:
-        return int(json.loads(self.rows("SELECT owner FROM runs ORDER BY id DESC LIMIT 1")[0][0])["pid"])
+    def owner(self, run_id: str | None = None) -> int:
+        owner = self.rows("SELECT owner FROM runs WHERE id = ?", run_id or self.run_id)[0][0]
+        return int(json.loads(owner)["pid"])
 
-    def shim(self) -> int:
+    def shim(self, run_id: str | None = None) -> int:
         """The process that holds byte 1 of the run's lock: the one with the run's socket open and no parent of ours."""
-        lock = f"{self.home}/runs/{self.run_id}/lock"
+        lock = f"{self.home}/runs/{run_id or self.run_id}/lock"
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-            if pid == self.owner():
+            if pid == self.owner(run_id):
                 continue
             try:
                 if any(os.readlink(f"/proc/{pid}/fd/{fd}") == lock for fd in os.listdir(f"/proc/{pid}/fd")):
@@ -118,7 +119,12 @@ class Arena:
 
     def kill_everything(self, spare: Collection[int] = ()) -> None:
         """As a power cut would: nobody sees the others die. Frozen first, so that no one reacts."""
-        pids = [pid for pid in (self.owner(), self.shim(), *self.step_processes()) if pid not in spare]
+        self.kill_everything_of(self.run_id, spare)
+
+    def kill_everything_of(self, run_id: str, spare: Collection[int] = ()) -> None:
+        """The same of one run."""
+        all_of_it = (self.owner(run_id), self.shim(run_id), *self.step_processes(run_id))
+        pids = [pid for pid in all_of_it if pid not in spare]
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGSTOP)
