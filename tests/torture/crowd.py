@@ -114,7 +114,7 @@ class Crowd:
         each = zip(names, works, strict=True)
         lines = [f"- id: {name}\n  env: {{WORK: {work}}}\n  run: {run}" for name, work in each]
         needs: dict[str, tuple[str, ...]] = {name: (before,) for before, name in pairwise(names)}
-        return jobs.Job("crowd", "steps:\n" + "".join(lines), needs, steps=STEPS + 1)
+        return jobs.Job("crowd", "concurrency: allow\nsteps:\n" + "".join(lines), needs, steps=STEPS + 1)
 
     def _drawn(self) -> dict[str, str]:
         return {f"PAUSE{number}": f"{self._chance.uniform(*self._pauses):.2f}" for number in range(1, STEPS + 1)}

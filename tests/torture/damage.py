@@ -8,6 +8,8 @@ A place with a finished run of every job, one that failed, and one that was cut 
     does so until what it asks for has been done
     another repair finds nothing to do, `agentrun doctor` is content with the record, and all commands say what they
     said before
+    every job that had a row has one, by which no tick that ran is missed; what else was known of jobs and ticks is
+    there, or the repair has said that it may be missing
     `agentrun resume` brings the run that was cut off to its end, and no finished step runs again
 
 No command ever ends with a traceback, nor with an exit status that is not one of these.
@@ -51,7 +53,8 @@ class Kind(NamedTuple):
     """`damage(database, chance)` does it. `harmless`: nothing that was recorded is lost or hidden by it.
 
     `refused`: a repair must not touch it, and ends with this; `cure` is what it asks for, after which it does.
-    `stripped`: looked at by one who may not read and write everything, as root may.
+    `stripped`: looked at by one who may not read and write everything, as root may. `unseen`: it may change a word of
+    a job into another, which nobody can see, as these rows are in no journal.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Kind(NamedTuple):
     refused: int = 0
     cure: Damage | None = None
     stripped: bool = False
+    unseen: bool = False
 
 
 def _cut(share: float, keep: int = 0) -> Damage:
@@ -168,6 +172,20 @@ def _power_cut(file: Path) -> None:
         data.write(bytes([0xAA]) * PAGE)
 
 
+def _overwrite_tables(file: Path, chance: random.Random, *tables: str) -> None:
+    _checkpoint(file)
+    connection = sqlite3.connect(file)
+    question = f"SELECT rootpage FROM sqlite_schema WHERE name IN ({', '.join('?' * len(tables))})"
+    pages = [page - 1 for (page,) in connection.execute(question, tables)]
+    connection.close()
+    _pages(lambda count, chance: pages, zero=False)(file, chance)
+
+
+def _no_jobs(file: Path, chance: random.Random) -> None:
+    shutil.rmtree(file.parent / "backups", ignore_errors=True)
+    _overwrite_tables(file, chance, "jobs")
+
+
 def _checkpoint(file: Path) -> None:
     connection = sqlite3.connect(file)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -218,7 +236,7 @@ KINDS = (
     Kind("first page overwritten", _pages(lambda count, chance: [0], zero=False)),
     Kind("a page overwritten", _pages(lambda count, chance: [chance.randrange(1, count)], zero=False)),
     Kind("every second page overwritten", _pages(lambda count, chance: list(range(1, count, 2)), zero=False)),
-    Kind("forty bytes overwritten", _overwrite(_flips)),
+    Kind("forty bytes overwritten", _overwrite(_flips), unseen=True),
     Kind("two pages swapped", lambda file, chance: _swap(file, chance)),
     Kind("-wal lost", _beside("-wal", lambda path, chance: path.unlink())),
     Kind("-wal cut in half", _beside("-wal", _cut(0.5))),
@@ -238,6 +256,8 @@ KINDS = (
     Kind("a new database half made", _replace(_half_made)),
     Kind("an older database put in its place", lambda file, chance: _older(file)),
     Kind("a run forgotten", _sql("PRAGMA foreign_keys = ON", *_FORGET)),
+    Kind("jobs and ticks overwritten", lambda file, chance: _overwrite_tables(file, chance, "jobs", "ticks")),
+    Kind("jobs overwritten, no backup", lambda file, chance: _no_jobs(file, chance)),
     Kind("a power cut", lambda file, chance: _power_cut(file)),
     Kind("a page overwritten beside strange files", lambda file, chance: _strange(file, chance)),
     Kind("a page overwritten, no backup", lambda file, chance: _no_backup(file, chance)),
@@ -289,10 +309,14 @@ def _can_strip() -> bool:
 
 
 class Whole(NamedTuple):
-    """The state folder as it was, its finished steps, what readers said, and the gate of the run that was cut off."""
+    """The state folder as it was, its finished steps, what readers said, and the gate of the run that was cut off.
+
+    `jobs`: what was known of jobs and of ticks that did not run.
+    """
 
     home: Path
     finished: set[tuple[str, str, str]]
+    jobs: dict[str, list[tuple[object, ...]]]
     said: dict[str, str]
     names: dict[str, str]
     gate: Gate
@@ -302,6 +326,7 @@ def _furnish(place: Place) -> Whole:
     """Runs of all kinds; the last is cut off in the middle. The database stays open, so its -wal is there."""
     for job in jobs.ALL:
         place.command("run", job.write(place))
+    _schedule(place)
     gate = place.gate("gate")
     path = place.job("cut", f"steps:\n- {{id: a, run: $STEP}}\n- {{id: b, run: '{gate.shell}; $STEP'}}\n")
     keeper = sqlite3.connect(place.home / "agentrun.db")
@@ -323,7 +348,50 @@ def _furnish(place: Place) -> Whole:
         if answer.returncode:
             raise Stuck(f"{name} ended with {answer.returncode} before any damage: {answer.stderr}")
         said[name] = answer.stdout
-    return Whole(whole, _finished(place), said, names, gate)
+    return Whole(whole, _finished(place), _jobs(place), said, names, gate)
+
+
+TICK = 1_780_000_000_000  # of a run; the hour before was missed
+
+
+def _schedule(place: Place) -> None:
+    """Two jobs with rows of their own: one whose tick ran and that somebody has paused, one that is installed."""
+    job = str(place.job("hourly", "steps:\n- {id: a, run: $STEP}\n"))
+    place.command("run", job, "--scheduled-time", "2026-05-28T20:26:40Z")
+    connection = sqlite3.connect(place.home / "agentrun.db")
+    with connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO jobs (name, file, schedule, settled, due_at, paused_at, paused_by)"
+            " VALUES ('hourly', ?, '{}', ?, NULL, ?, 'ada')",
+            (job, TICK, TICK + 1),
+        )
+        connection.execute("INSERT INTO jobs (name, file, installed) VALUES ('put', '/put.yaml', '{}')")
+        connection.execute(
+            "INSERT INTO ticks (job, first, last, number, fate, reason, at, by)"
+            " VALUES ('hourly', ?, ?, 1, 'missed', 'catch_up', ?, 'ada')",
+            (TICK - 3_600_000, TICK - 3_600_000, TICK),
+        )
+    connection.close()
+
+
+def _jobs(place: Place) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        "jobs": place.rows("SELECT name, settled, paused_by, installed, schedule, file FROM jobs ORDER BY name"),
+        "ticks": place.rows("SELECT job, first, last, number, fate, reason FROM ticks ORDER BY job, first"),
+    }
+
+
+def _jobs_again(place: Place, whole: Whole, said: str) -> Iterator[str]:
+    """No tick that ran is missed; what else is not as it was has been said."""
+    now = _jobs(place)
+    if ("hourly", TICK) not in [row[:2] for row in now["jobs"]]:
+        yield f"after the repair the jobs are {now['jobs']}: the tick of hourly would run late"
+    for table, before in whole.jobs.items():
+        if gone := set(before) - set(now[table]):
+            # what was only installed, and has never run, nothing tells of but this table
+            told = re.search(r"not brought back: .*\b(job|ticks)\b", said)
+            if not told and not all(row[0] == "put" for row in gone):
+                yield f"after the repair {table} are {now[table]}, not {before}, and it was not said"
 
 
 def _ask(place: Place, names: dict[str, str], words: str, *, stripped: bool = False) -> Answer:
@@ -377,6 +445,8 @@ def _play(place: Place, whole: Whole, kind: Kind, chance: random.Random) -> Iter
         yield f"doctor --repair ended with {repaired.returncode}: {_tail(repaired)}"
         return
     yield from _whole_again(place, whole)
+    if not kind.unseen:
+        yield from _jobs_again(place, whole, repaired.stdout)
     yield from _goes_on(place, whole)
 
 

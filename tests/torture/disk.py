@@ -37,6 +37,7 @@ WHERE = ("database", "logs", "scratch")
 ENDINGS = ("space", "killed", "given up")
 ROOMY = 16_384  # pages
 PATIENCE = "1.5"  # seconds, and not 30
+RUN = "1tortured0"
 
 TALK = "printf %012000d 0"
 KEEP = 'head -c 9000 /dev/zero > "$AGENTRUN_RUN_DIR/$AGENTRUN_STEP" || status=9'
@@ -123,12 +124,16 @@ def _faults(wanted: Wanted, chance: random.Random) -> list[injection.Fault]:
     """At the full scale each call with each of its errors, once and lasting; else some of each name."""
     kinds: dict[tuple[str, str], list[injection.Fault]] = {}
     for role in injection.ROLES:
-        for call in injection.baseline(wanted.package, role, SEQUENCE.text):
-            if call.name in IO and "PLACE/home" in call.text:
+        calls = injection.baseline(wanted.package, role, SEQUENCE.text, RUN_ID=RUN)
+        files, number = injection.files_of(calls), dict.fromkeys(IO, 0)
+        for call in calls:
+            if call.name in IO and any(file in files for file in injection.files_of([call])):
+                number[call.name] += 1
                 for error in injection.errors_of(call):
-                    for lasting in (False, True):
-                        fault = injection.Fault(role, call.name, call.number, error, lasting)
-                        kinds.setdefault((role, call.name), []).append(fault)
+                    once = injection.Fault(role, call.name, call.number, error)
+                    # of these files alone: Python is told of signals by a write to a pipe, which no disk makes fail
+                    lasting = injection.Fault(role, call.name, number[call.name], error, lasting=True, paths=files)
+                    kinds.setdefault((role, call.name), []).extend((once, lasting))
     if wanted.scale == "full":
         return [fault for faults in kinds.values() for fault in faults]
     if wanted.scale == "normal":
@@ -231,7 +236,7 @@ def fail(fault: injection.Fault, package: Path) -> list[str]:
     """A run in which a call fails, once or for as long as it is at work."""
     with Place(package) as place:
         path = SEQUENCE.write(place)
-        tracer = injection.Tracer(place, fault.role, fault.options, "run", path, PATIENCE=PATIENCE)
+        tracer = injection.Tracer(place, fault.role, fault.options(place), "run", path, PATIENCE=PATIENCE, RUN_ID=RUN)
         if fault.lasting:
             _until_it_notices(place, tracer.process)
             found = [] if not place.runs() else looks(place, place.runs()[0])

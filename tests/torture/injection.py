@@ -22,12 +22,15 @@ ROLES = ("supervisor", "shim")
 NEEDS = "skipped: needs strace, and leave to trace"
 
 # The real program; PATIENCE: seconds after which it gives up on a disk, and not 30; SHIM: the file in which the shim
-# says its pid, before it stops until somebody traces it.
+# says its pid, before it stops until somebody traces it; RUN_ID: of the run, so that its files are known beforehand.
 DRIVER = """
 import os, signal, sys
 if "PATIENCE" in os.environ:
     from agentrun.store import database
     database.open_for_writing.__kwdefaults__["patience"] = float(os.environ["PATIENCE"])
+if "RUN_ID" in os.environ:
+    from agentrun.engine import create
+    create.new_id = lambda *_: os.environ["RUN_ID"]
 if "SHIM" in os.environ:
     from agentrun.step import shim
     serve, file = shim.serve, os.environ.pop("SHIM")
@@ -43,6 +46,7 @@ main()
 """
 
 _IN_MEMORY = re.compile(r"\d+<(?:[^>]*fifo>|pipe:|socket:|UNIX|anon_inode|/dev/)")  # no disk is asked
+_FILE = re.compile(r"PLACE/home/[^>\",()]*[^>\",() ]")
 _CALL = re.compile(r"(\w+)\((.*)")
 
 
@@ -55,23 +59,27 @@ class Call(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`what`: KILL, or the name of an error. `lasting`: all calls of the name fail from this one on."""
+    """`what`: KILL, or the name of an error. `lasting`: all calls of the name fail from this one on.
+
+    `paths`: of the calls of the name only those on these files are counted, and fail; begin with PLACE.
+    """
 
     role: str
     call: str
     at: int
     what: str
     lasting: bool = False
+    paths: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.role} {self.call} {self.at}{'+' if self.lasting else ''} {self.what}"
 
-    @property
-    def options(self) -> list[str]:
+    def options(self, place: Place) -> list[str]:
         """What strace is told."""
         way = "signal=KILL" if self.what == "KILL" else f"error={self.what}"
         when = f"{self.at}{'+' if self.lasting else ''}"
-        return ["-e", f"trace={self.call}", "-e", f"inject={self.call}:{way}:when={when}"]
+        files = [word for path in self.paths for word in ("-P", path.replace("PLACE", str(place.root), 1))]
+        return [*files, "-e", f"trace={self.call}", "-e", f"inject={self.call}:{way}:when={when}"]
 
 
 class Tracer:
@@ -146,16 +154,22 @@ def available() -> bool:
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
-def baseline(package: Path, role: str, text: str) -> list[Call]:
+def baseline(package: Path, role: str, text: str, **env: str) -> list[Call]:
     """The calls of that process in an undisturbed run of a job, the first of which is not of the interpreter."""
     with Place(package) as place:
-        tracer = Tracer(place, role, [], "run", str(place.job("job", text)))
+        tracer = Tracer(place, role, [], "run", str(place.job("job", text)), **env)
         place.wait_quiet()
         calls = tracer.calls()
         ours = str(package / "agentrun")
         first = next((n for n, call in enumerate(calls) if ours in call.text), 0) if role == "supervisor" else 0
         root = str(place.root)
         return [call._replace(text=call.text.replace(root, "PLACE")) for call in calls[first:]]
+
+
+def files_of(calls: list[Call]) -> tuple[str, ...]:
+    """The files in the state folder that the calls are about; but for pipes and sockets, which no disk has."""
+    found = {path for call in calls for path in _FILE.findall(call.text)}
+    return tuple(sorted(path for path in found if not path.endswith((".fifo", "/bell", "/s"))))
 
 
 def missed(fault: Fault, hit: str) -> bool:

@@ -131,4 +131,20 @@ steps:
     steps=4,
 )
 
+# its tick is the last New Year's: the account of it is written with the run, and no other is due meanwhile
+TICK = Job(
+    "tick",
+    """
+schedule: "0 0 1 1 *"
+catch_up: latest
+concurrency: queue
+steps:
+- {id: a, run: $STEP}
+- {id: b, run: $STEP}
+""",
+    {"b": ("a",)},
+    steps=2,
+)
+
 ALL = (SEQUENCE, DAG, RETRIES, FANOUT, LOOP, CHILD, HANDLERS, POLICIES)
+OF_ONE_RUN = (*ALL, TICK)  # where a job is run once

@@ -39,6 +39,7 @@ CI_SECONDS = 40  # in which 300 kills are done, unless the machine is busy
 POINTS = 60  # that a resume of two steps reaches before the last of them
 GRACE = 4 * LIMIT  # seconds for all that lives after the storm to end: a shim's last pause alone is 10 s
 PREFIX = """
+concurrency: allow
 max_resumes: 1000000
 env: {WORK: "sleep $PAUSE"}
 defaults: {retry: {max_attempts: 100000, interval: 10ms, jitter: none, never_on: [3]}}

@@ -66,7 +66,7 @@ def _plan(wanted: Wanted) -> Iterator[list[Case]]:
         return
     for seed in wanted.seeds(wanted.pick(ci=1, normal=1, full=25)):
         if seed == wanted.seed:
-            for job in jobs.ALL:
+            for job in jobs.OF_ONE_RUN:
                 total = len(points(job, wanted.package))
                 # a killed run goes on in other processes, and so reaches more points: 1.5 times as many are tried
                 for first in range(1, total * 3 // 2, WORKERS * 4):
@@ -82,7 +82,7 @@ def _sample(wanted: Wanted, seed: int) -> list[Case]:
     """Each different point of all jobs once, at one of the places where it comes."""
     chance = random.Random(seed)
     places: dict[str, list[tuple[jobs.Job, int]]] = {}
-    for job in jobs.ALL:
+    for job in jobs.OF_ONE_RUN:
         for at, name in enumerate(points(job, wanted.package), 1):
             places.setdefault(name, []).append((job, at))
     cases = []

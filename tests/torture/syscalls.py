@@ -94,7 +94,7 @@ def play(fault: Fault, package: Path) -> Case:
         path = SEQUENCE.write(place)
         tracer = None
         try:
-            tracer = Tracer(place, fault.role, fault.options, "run", path)
+            tracer = Tracer(place, fault.role, fault.options(place), "run", path)
             place.wait_quiet()
             status = tracer.process.wait()
             hit = (tracer.injected() or [""])[0].replace(str(place.root), "PLACE")
