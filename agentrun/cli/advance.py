@@ -6,17 +6,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..engine import recover
 from ..engine.clock import Clock, wall
 from ..engine.ending import status_of_run
 from ..engine.lease import Lease
+from ..engine.watcher import Silent, Watcher
 from ..errors import StoreError
-from ..model import Job
-from ..store.changes import Change
-from ..store.database import open_for_writing
+from ..notify import hearers
+from ..store.database import open_for_writing, talk
 from ..store.folders import home
 from ..store.read import Reader, Run
 from ..store.write import Store
@@ -24,21 +23,6 @@ from . import early
 
 if TYPE_CHECKING:
     from ..engine.supervisor import Supervisor
-    from ..engine.watcher import Watcher
-
-
-class Silent:
-    """A watcher for cron and pipes: nothing is said while all goes well."""
-
-    interval: int | None = None
-
-    def begin(
-        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
-    ) -> None: ...
-    def changed(self, changes: Sequence[Change], now: int) -> None: ...
-    def tick(self, now: int) -> None: ...
-    def say(self, line: str) -> None: ...
-    def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None: ...
 
 
 def watcher(*, quiet: bool = False) -> Watcher:
@@ -75,6 +59,7 @@ def advance(
         return _advance(store, run_id, shown, clock, lease, force=force, replace_env=replace_env, as_json=as_json)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        hearers.deliver_due(store.database.root, store.reader)
 
 
 def _advance(
@@ -108,7 +93,11 @@ def _advance(
             link.close()
         return show_end(reader, reader.run(run_id), shown, as_json=as_json)
     run = supervisor.run
-    shown.begin(run, supervisor.job, reader.usual_duration(run.job), wall(), active=reader.active_steps(run_id))
+    usual, slow = reader.usual_duration(run.job), reader.slow_after(run.job)
+    active = reader.active_steps(run_id)
+    shown.begin(run, supervisor.job, usual, wall(), active=active, slow_after=slow and slow[0])
+    if run.caller is None:
+        hearers.listen(store.database, run.id, supervisor.job, wall(), talk)
     match supervisor.advance():
         case "stopped":
             return _show_stop(supervisor, shown, reader)
@@ -118,6 +107,7 @@ def _advance(
     status = show_end(reader, reader.run(run_id), shown, as_json=as_json)
     if run.caller is None:
         _back_up(store)
+        _prune(store)
     return status
 
 
@@ -159,6 +149,16 @@ def _back_up(store: Store) -> None:
     except StoreError as error:  # `doctor` tells of it elsewhere
         if sys.stderr.isatty():
             print(f"agentrun: {error.message}", file=sys.stderr)
+
+
+def _prune(store: Store) -> None:
+    """Remove old runs, at most once a day."""
+    from ..store.removal import is_due
+
+    if is_due(store.database.root, wall()):
+        from .prune import by_itself
+
+        by_itself(store)
 
 
 def _show_stop(supervisor: Supervisor, shown: Watcher, reader: Reader) -> int:

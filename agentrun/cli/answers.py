@@ -8,12 +8,14 @@ advances the run sees the answer before it could park it, and is rung; if nobody
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..engine.attention import ring
 from ..engine.clock import Clock, wall
 from ..engine.lease import Lease, busy, this_process
 from ..errors import UsageError
+from ..model import split_instance
+from ..spec.references import find
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run
 from ..store.write import Store
@@ -23,17 +25,43 @@ _POLL = 0.02  # seconds
 
 
 def answer(store: Store, run: Run, took_place: Sequence[str], rerun: Sequence[str]) -> None:
-    """Write the answers. Raises UsageError, which names the open questions, and Busy."""
+    """Write the answers. Raises UsageError, which names the open questions, and Busy.
+
+    A step's name answers for all instances of it that wait, but for those that are named themselves.
+    """
     given = [*((step, "took_place") for step in took_place), *((step, "rerun") for step in rerun)]
-    answers: Mapping[str, str] = dict(given)
-    if len(answers) < len(set(given)):
+    named = dict(given)
+    if len(named) < len(set(given)):
         raise UsageError("a step is named by --took-place and by --rerun: it is one or the other")
     waiting = [instance for instance, _ in store.reader.questions(run.id)]
-    for step in answers:
-        if step not in waiting:
-            named = f"those that do: {', '.join(waiting)}" if waiting else "none of its steps does"
-            raise UsageError(f"step {step} of run {run.id} waits for no answer", named)
+    answers: dict[str, str] = {}
+    for step in sorted(named, key=lambda name: name in waiting):  # what is named itself comes last, and counts
+        meant = [step] if step in waiting else [each for each in waiting if split_instance(each)[0] == step]
+        if not meant:
+            do = f"those that do: {', '.join(waiting)}" if waiting else "none of its steps does"
+            raise UsageError(f"step {step} of run {run.id} waits for no answer", do)
+        answers.update(dict.fromkeys(meant, named[step]))
+    _check_outputs(store.reader, run, [name for name, kind in answers.items() if kind == "took_place"])
     store.answer(run.id, answers, by=str(this_process()["user"]), now=wall())
+
+
+def _check_outputs(reader: Reader, run: Run, took_place: Sequence[str]) -> None:
+    """That no step has to give what nobody knows: one that is said to have taken place has no outputs."""
+    job = reader.job_of(run)
+    for name in took_place:
+        step = job.step(split_instance(name)[0])
+        wanted = dict.fromkeys(step.outputs)
+        for reader_of in job.steps:
+            for reference in (found for value in vars(reader_of).values() for found in find(value)):
+                if reference.path[:3] == ("steps", step.id, "outputs"):
+                    wanted.update(dict.fromkeys(reference.path[3:4] or ("all",)))
+        if wanted:
+            keys = ", ".join(wanted)
+            raise UsageError(
+                f"step {name} gives outputs ({keys}), which are not known where it is only said that it took place",
+                f"write what it gave into a copy of the job file: instead of `outputs` of {step.id}, and of each"
+                f" steps.{step.id}.outputs; adopt it with `agentrun resume {run.id} --spec FILE`, and answer then",
+            )
 
 
 def is_due(reader: Reader, run: Run) -> bool:

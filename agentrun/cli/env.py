@@ -8,6 +8,8 @@ the first that has the outputs of another one, unless `--step` names an instance
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -15,9 +17,12 @@ import typer
 
 from ..engine.create import Frozen
 from ..errors import NotFound
+from ..health import ascron, crontab
+from ..health.finding import Check
 from ..model import JSON, Job, Step, instance_name, split_instance
 from ..render import jsonshape
-from ..render.terminal import talk
+from ..render.checks import check_lines, check_shape
+from ..render.terminal import look_of, talk
 from ..render.times import rfc3339_or_none
 from ..spec.decode import load
 from ..spec.references import Unresolved, as_text, pick, resolve
@@ -44,15 +49,27 @@ def env(
     as_cron: Annotated[
         bool, typer.Option("--as-cron", help="As if cron had started the run, not this terminal.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what is another way under cron than here, and what to do about it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Show the environment that a step's process is given.
 
     References that only a run can resolve are shown as they are written.
+
+    With --as-cron it is what cron gives: if a line of the crontab runs this job file, with the variables that are set
+    for that line. With --explain, too, the differences are named that the job would meet: programs that cron's PATH
+    does not have, variables that steps use and cron does not set, another home or language. The programs and variables
+    are those that can be seen in `run`, `if`, `until` and `verify`; not those of scripts that these call. The exit
+    status is 1 if there are any.
     """
     decoded, _ = load(job)
+    cron = ascron.environment(os.environ, _line_of(job)) if as_cron or explain else {}
+    if explain:
+        return _explain(decoded, job, cron, step, as_json=as_json)
     wanted, instance = _step(decoded, step)
-    frozen = contract.base_environment(False, os.environ) if as_cron else dict(Frozen.here().env)
+    frozen = cron if as_cron else dict(Frozen.here().env)
     variables = _environment(decoded, wanted, instance, os.path.dirname(os.path.abspath(job)), frozen)
     if as_json:
         shape = {"schema": "agentrun.env/1", "job": decoded.name, "step": wanted.id, "instance": instance}
@@ -65,6 +82,34 @@ def env(
     for name in sorted(variables):
         print(f"{name}={variables[name]}")
     return 0
+
+
+def _line_of(job: str) -> crontab.Call | None:
+    """The line of the crontab that runs the job file; a crontab that cannot be read has none."""
+    try:
+        return ascron.call_of(crontab.of_this_user(os.environ), job)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _explain(job: Job, path: str, cron: dict[str, str], only: str | None, *, as_json: bool) -> int:
+    """What the steps of a job, or one of them, would miss under cron."""
+    here, folder = dict(Frozen.here().env), os.path.dirname(os.path.abspath(path))
+    found = [*ascron.of_all(here | dict(job.env), cron | dict(job.env))]
+    for step in [_step(job, only)[0]] if only else job.steps:
+        instance = _step(job, step.id)[1]
+        found += ascron.of_step(
+            job, step, _environment(job, step, instance, folder, here), _environment(job, step, instance, folder, cron)
+        )
+    checks = [Check(f"{one.step or job.name}: {one.about}", False, one.detail, one.remedy) for one in found]
+    if as_json:
+        print(jsonshape.dumps([check_shape(check) for check in checks]))
+        return 1 if checks else 0
+    for check in checks:
+        print(*check_lines(check, [other.name for other in checks], look_of(sys.stdout)), sep="\n")
+    if not checks:
+        print(f"{job.name}: nothing that its steps call or use is another way under cron, as far as can be seen in it")
+    return 1 if checks else 0
 
 
 def _of_which(step: Step, instance: str) -> str:

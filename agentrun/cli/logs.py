@@ -60,7 +60,7 @@ def logs(
     raw: Annotated[bool, typer.Option("--raw", help="The bytes as they were written, attempt after attempt.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> int:
-    """Show what the steps of a run wrote.
+    """Show what the steps of a run wrote. With --follow, a run that waits for an answer says so, and is waited for.
 
     A line says when it was written, which job and run it belongs to, which step of how many, and the attempt:
 
@@ -239,12 +239,23 @@ def _tell_if_parked(selection: Selection) -> None:
         talk(f"this run waits for an answer ({asked}: was it done?); see {command('status', run.id)}")
 
 
+def _tell_new_questions(standing: Standing, told: set[tuple[str, str]]) -> None:
+    """What waits for an answer, once: nothing is written until somebody gives it, and who looks on would not know."""
+    new = [one for one in standing.asked if (one.run, one.step) not in told]
+    told.clear()
+    told.update((one.run, one.step) for one in standing.asked)
+    if new:
+        names = ", ".join(one.step if one.via is None else f"{one.via}/{one.step}" for one in new[:3])
+        talk(f"this run waits for an answer ({names}: was it done?); see {command('status', standing.run.id)}")
+
+
 def _follow(selection: Selection, files: list[LogFile], show: Callable[[Iterable[Line]], object]) -> Standing:
     """Print what comes until the run is over; returns how it stands then."""
     record = selection.record
     known = {(file.instance, file.number): file for file in files}
     live = [file for file in files if not file.ended]
     version = -1
+    told: set[tuple[str, str]] = set()
     while True:
         standing = record.standing(record.reader.run(selection.run.id))
         over = _is_over(standing)
@@ -264,6 +275,7 @@ def _follow(selection: Selection, files: list[LogFile], show: Callable[[Iterable
         live = [file for file in live if not file.ended]
         if over:
             return standing
+        _tell_new_questions(standing, told)
         time.sleep(_POLL)
 
 
@@ -271,6 +283,7 @@ def _raw(selection: Selection, follow: bool) -> None:
     """The bytes, attempt after attempt in the order of their starts; with `follow`, each until it has ended."""
     sys.stdout.flush()
     done: set[tuple[str, int]] = set()
+    told: set[tuple[str, str]] = set()
     while True:
         standing = selection.record.standing(selection.record.reader.run(selection.run.id))
         over = _is_over(standing)
@@ -284,6 +297,7 @@ def _raw(selection: Selection, follow: bool) -> None:
             done.add((file.instance, file.number))
         if over or not follow:
             return
+        _tell_new_questions(standing, told)
         time.sleep(_POLL)
 
 

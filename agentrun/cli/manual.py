@@ -36,10 +36,12 @@ _DESCRIPTION = """
 A job is a YAML file of steps, which are shell commands or Python functions; `agentrun.yaml(5)` describes it.
 `agentrun run` executes it, and records the outcome of each step before it goes on.
 A step that is recorded as done is never run again: after a kill, a crash or a reboot, `agentrun resume` goes on
-with the step that was interrupted. There is no daemon and no server: put `agentrun run JOB` into a crontab, and
-`agentrun resume` behind `@reboot` and every few minutes: after a kill of everything without a reboot nobody else
-goes on with the run. Runs of one job are not kept apart yet: where one may take longer than the time to the next,
-begin the line with `flock -n FILE`.
+with the step that was interrupted. There is no daemon and no server: cron or systemd starts the jobs, and
+`agentrun install JOB` writes the lines for that: one for the job, and two for `agentrun resume`, at the boot and every
+minute, which goes on with what a kill or a reboot cut off, and runs or records what was missed meanwhile.
+
+Runs of one job exclude each other, unless its file says otherwise. A tick that is skipped for that, or missed, is on
+record: `agentrun ticks JOB` shows what became of each.
 
 `agentrun doctor` says whether this machine, the record and the crontab are fit for all that, and what to do where they
 are not.
@@ -66,7 +68,8 @@ _EXITS = (
     ("69", "Something that is needed is missing."),
     ("70", "A mistake in agentrun itself."),
     ("73, 74", "Something cannot be written; the disk, the system or the database failed."),
-    ("75", "Not finished now, and nothing is wrong: another process advances the run, or it waits for an answer."),
+    ("75", "Not finished now, and nothing is wrong: another process advances the run, it waits for an answer or for its"
+     " turn, or it is skipped because another run is at work, or the job is paused."),
     ("124", "The deadline of the run."),
     ("125", "The budget of the run."),
     ("130, 143", "Stopped by a signal; agentrun resume goes on."),

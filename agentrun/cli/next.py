@@ -35,7 +35,7 @@ def next(
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="So many ticks.")] = 10,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="T", help="The ticks from T on: a date or RFC 3339. Default: from now on."),
+        typer.Option("--from", metavar="T", help="The ticks from T on, a date or RFC 3339; default: from now on."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:

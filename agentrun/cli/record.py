@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ..errors import NotFound
 from ..render.status import Standing
-from ..store import folders
+from ..render.times import now_ms
+from ..store import admission, folders
 from ..store.database import open_for_reading
 from ..store.read import Reader, Run
 
@@ -42,10 +43,20 @@ class Record:
             # It may have finished between the row and the lock: only a row read after the look at the lock counts.
             run = self.reader.run(run.id)
             if run.state == "running" and run.interrupted(self.root):
-                return Standing(run, True, self.reader.active_steps(run.id))
+                return Standing(run, True, self.reader.active_steps(run.id), asked=self.reader.asked(run.id))
             if run.state == "finished":
                 return Standing(run)
-        return Standing(run, False, self.reader.active_steps(run.id))
+        if run.state == "queued":
+            return Standing(run, behind=admission.blocker(self.reader.connection, run.id))
+        active, asked = self.reader.active_steps(run.id), self.reader.asked(run.id)
+        return Standing(run, False, active, self._slow(run), asked)
+
+    def _slow(self, run: Run) -> int | None:
+        """What a run usually takes, if it runs and has taken far longer."""
+        if run.state != "running" or run.started_at is None:
+            return None
+        after = self.reader.slow_after(run.job)
+        return after[1] if after is not None and now_ms() - run.started_at > after[0] else None
 
     def folder(self, run: Run) -> folders.RunFolder:
         """The run's folder."""

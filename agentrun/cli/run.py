@@ -72,7 +72,7 @@ def run(
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
         try:
-            raise typer.Exit(start.once(key, tick))
+            raise typer.Exit(start.once(key, tick, pausable=tick is not None and not starts.on_a_terminal()))
         except RunKeyTaken as taken:
             raise typer.Exit(_again(store, taken.run_id, params, key, as_json=as_json, detach=detach))
 

@@ -105,7 +105,7 @@ class Start:
             if fired and found.own + attendance.rules.jitter > wall():
                 time.sleep((found.own + attendance.rules.jitter - wall()) / 1000)
             try:
-                status = self.once(f"tick {rfc3339(found.own)}", found.own, account)
+                status = self.once(f"tick {rfc3339(found.own)}", found.own, account, pausable=True)
             except (RunKeyTaken, Overtaken):
                 continue  # somebody else was quicker: is anything left?
             ran = True
@@ -113,7 +113,9 @@ class Start:
                 return status
         return status
 
-    def once(self, key: str | None, tick: int | None, account: Settlement | None = None) -> int:
+    def once(
+        self, key: str | None, tick: int | None, account: Settlement | None = None, *, pausable: bool = False
+    ) -> int:
         """One run, if it may begin. Returns its exit status: 75 if it is skipped or waits. Raises RunKeyTaken."""
         request = create.Request(
             self.snapshot,
@@ -123,6 +125,7 @@ class Start:
             scheduled_time=tick,
             overlap=create.overlap_of(self.job, self.params, self._ignored),
             ticks=account,
+            pausable=pausable,
         )
         return begin(self.store, request, as_json=self.as_json, detach=self.detach)
 
@@ -134,12 +137,19 @@ class Start:
         return 75 if run is not None and run.state != "finished" else 0
 
     def _go_on(self, run: Run) -> int:
-        try:
-            status = advance.advance(self.store, run.id, shown=advance.watcher())
-        except Busy:
-            return Busy.exit_code  # somebody else was quicker
-        hand_over(self.store, run.overlap_key)
-        return status
+        """Bring an interrupted run to its end; where somebody else was quicker, see it there."""
+        while True:
+            try:
+                status = advance.advance(self.store, run.id, shown=advance.watcher())
+            except Busy:
+                while run.state == "running" and run.held(self.store.database.root):
+                    time.sleep(_POLL)
+                    run = self.store.reader.run(run.id)
+                if run.state != "running":
+                    return 0
+                continue
+            hand_over(self.store, run.overlap_key)
+            return status
 
 
 def begin(store: Store, request: create.Request, *, as_json: bool = False, detach: bool = False) -> int:

@@ -29,6 +29,7 @@ from . import answers
 
 _TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
 _POLL = 0.02  # seconds
+_LET_CRON = 3.0  # seconds in which what cron starts with us has begun
 _SAY_AGAIN = 86_400.0  # seconds until the same is said to cron again
 
 
@@ -42,6 +43,8 @@ def sweep(*, verbose: bool) -> int:
     create.sweep_folders(root, reader)
     failed = 0
     due: list[Work] = []
+    if not sys.stderr.isatty() and _leave_to_cron(root, reader):
+        time.sleep(_LET_CRON)
     for run in reader.unfinished():
         if lost.is_lost(root, run):
             failed += 1
@@ -68,6 +71,12 @@ def sweep(*, verbose: bool) -> int:
             _tell(root, work.run_id, f"agentrun: {work.name} {told}")
     connection.close()
     return 1 if failed else 0
+
+
+def _leave_to_cron(root: str, reader: Reader) -> bool:
+    """Whether a run of a scheduled job was interrupted: a tick of this very minute goes on with it, and then runs."""
+    scheduled = {row.name for row in JobQuestions(reader.connection).jobs() if row.schedule is not None}
+    return bool(scheduled) and any(run.job in scheduled and run.interrupted(root) for run in reader.unfinished())
 
 
 class Work(NamedTuple):

@@ -40,6 +40,7 @@ class Request(NamedTuple):
 
     `scratch_of`: the run whose scratch files it begins with. `caller`: the run of which it is a step, and which.
     `overlap`: with which others it may not be at work (`overlap_of`). `ticks`: the account of its and earlier ticks.
+    `pausable`: it was started for its tick, and is skipped while the job is paused.
     """
 
     snapshot: Snapshot
@@ -53,6 +54,7 @@ class Request(NamedTuple):
     caller: tuple[str, str] | None = None
     overlap: Overlap | None = None
     ticks: Settlement | None = None
+    pausable: bool = False
 
 
 class Created(NamedTuple):
@@ -157,6 +159,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Crea
                 caller=request.caller,
                 overlap=request.overlap,
                 ticks=request.ticks,
+                pausable=request.pausable,
             ),
             request.snapshot,
             request.taken_over,

@@ -11,11 +11,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..model import split_instance
-from ..store.changes import AttemptStarted, Change, StepAsked, StepParked, StepSettled
+from ..store.changes import AttemptEnded, AttemptStarted, Change, StepAsked, StepParked, StepSettled
 from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
 from ..store.questions import StepQuestioned, VerifyAsked
 from ..store.read import Run
+from ..store.stuck import StepStuck, StepUnstuck
 from . import times, words
+from .instances import stuck_text
 
 if TYPE_CHECKING:
     from ..model import Job
@@ -99,6 +101,7 @@ class Board:
         self._at_work: dict[str, tuple[int, int, int]] = {}     # step: position, attempt, since
         self._parked: dict[str, tuple[int, int, int]] = {}      # step: position, next attempt, due
         self._questions: dict[str, int] = {}                    # step that waits for an answer: position
+        self._stuck: dict[str, dict[int, int]] = {}             # step: instance that does nothing, since
         for name, _state in active:
             step, number = split_instance(name)
             if number < 0:
@@ -142,6 +145,12 @@ class Board:
                 self._begun(change.instance, change.position, 0, change.at)
             case StepParked():
                 self._park(change)
+            case StepStuck():
+                step, number = split_instance(change.instance)
+                self._stuck.setdefault(step, {})[number] = change.since
+            case StepUnstuck() | AttemptEnded():
+                step, number = split_instance(change.instance)
+                self._stuck.get(step, {}).pop(number, None)
             case StepSettled():
                 self._settle(change)
 
@@ -199,6 +208,7 @@ class Board:
             self._at_work.pop(step, None)
             self._parked.pop(step, None)
             self._questions.pop(step, None)
+            self._stuck.pop(step, None)
             self.groups.pop(step, None)
         else:
             self._group(step, change.at).settle(number, change.outcome)
@@ -212,10 +222,19 @@ class Board:
         rest: list[tuple[int, str]] = []
         for name, (position, attempt, since) in self._at_work.items():
             what = f" (attempt {attempt})" if attempt > 1 else "" if attempt else " (its `if`)"
-            rest.append((position, f"{name}{what}  {times.duration(now - since)}"))
+            rest.append((position, f"{name}{what}  {times.duration(now - since)}{self._stuck_text(name, now)}"))
         for name, (position, attempt, due) in self._parked.items():
             rest.append((position, f"{name}  attempt {attempt} in {times.duration(max(due - now, 0))}"))
         rest += [(position, f"{name}  waits for an answer") for name, position in self._questions.items()]
-        rest += [(group.position, group.text(name, now)) for name, group in self.groups.items()]
+        groups = self.groups.items()
+        rest += [(group.position, group.text(name, now) + self._stuck_text(name, now)) for name, group in groups]
         for position, text in sorted(rest):
             yield f"  step {position} of {self._steps}  {text}"
+
+    def _stuck_text(self, step: str, now: int) -> str:
+        """What there is to say of a step that does nothing, or of the instances that do."""
+        since = self._stuck.get(step)
+        if not since:
+            return ""
+        silent = stuck_text(min(since.values()), now)
+        return f"  {silent}" if len(since) == 1 else f"  {len(since)} are stuck: {silent} at most"

@@ -12,7 +12,7 @@ from ..store.read import Event
 from . import words
 from .terminal import Look, printable
 
-_TIMES = ("until", "due")
+_TIMES = ("until", "due", "since")
 
 
 def event_line(event: Event, look: Look) -> str:

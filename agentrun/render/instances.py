@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..store.instances import instance_counts, items_of
 from ..store.read import Reader, Run, StepRow
-from . import words
+from ..store.stuck import told_stuck
+from . import times, words
 from .terminal import fit, printable
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Known(NamedTuple):
     """What there is to say beside the rows of a run's steps.
 
     `counts`: of instances, by the position of their step and their outcome or state. `children`: child runs, by the
-    name of the step or instance. `items`: by the name of the instance.
+    name of the step or instance. `items`: by the name of the instance. `stuck`: by the same, the attempt that was last
+    told to be stuck, and since when.
     """
 
     counts: Mapping[int, Mapping[str, int]] = {}
     children: Mapping[str, Run] = {}
     items: Mapping[str, JSON] = {}
+    stuck: Mapping[str, tuple[int, int]] = {}
 
 
 NOTHING = Known()
@@ -38,15 +41,20 @@ NOTHING = Known()
 
 def telling(reader: Reader, run_id: str, job: Job | None) -> tuple[list[StepRow], Known]:
     """The steps of a run, and those instances that say something."""
-    known = Known(instance_counts(reader.connection, run_id), reader.children(run_id))
+    known = _known(reader, run_id, {})
     return complete(reader.steps(run_id, telling=True), job), known
 
 
 def whole(reader: Reader, run_id: str, job: Job | None) -> tuple[list[StepRow], Known]:
     """The steps of a run, each followed by all of its instances that are known, begun or not."""
     items = items_of(reader.connection, run_id)
-    known = Known(instance_counts(reader.connection, run_id), reader.children(run_id), items)
+    known = _known(reader, run_id, items)
     return complete(reader.steps(run_id), job, items), known
+
+
+def _known(reader: Reader, run_id: str, items: Mapping[str, JSON]) -> Known:
+    counts, children = instance_counts(reader.connection, run_id), reader.children(run_id)
+    return Known(counts, children, items, told_stuck(reader.connection, run_id))
 
 
 def queued_row(position: int, instance: str, number: int = -1) -> StepRow:
@@ -144,3 +152,20 @@ def item_of(row: StepRow, known: Known) -> tuple[bool, JSON]:
     if row.number >= 0 and isinstance(row.inputs, dict) and "item" in row.inputs:
         return True, row.inputs["item"]
     return False, None
+
+
+def stuck_since(row: StepRow, known: Known) -> int | None:
+    """Since when the attempt, or the condition, that a row is at does nothing; None where it is not stuck."""
+    if row.state != "running":
+        return None
+    until = f"{row.instance}[{row.instances}]"  # a loop asks it for its last round, which is over
+    for name, attempts in ((row.instance, (0, row.attempt)), (until, (0,))):
+        attempt, since = known.stuck.get(name, (-1, 0))
+        if attempt in attempts:
+            return since
+    return None
+
+
+def stuck_text(since: int, now: int) -> str:
+    """`no output and no CPU for 31 min 04 s`."""
+    return f"no output and no CPU for {times.duration(now - since)}"

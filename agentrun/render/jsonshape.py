@@ -19,19 +19,21 @@ from ..spec.values import BILLION
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Event, Reader, Run, StepRow
 from ..store.spent import Account, CallRow, ModelUse, account
-from .instances import Known, item_of, step_of, whole
+from .instances import Known, item_of, step_of, stuck_since, whole
 from .status import Standing
 from .terminal import printable_json
 from .times import rfc3339_or_none
 
 if TYPE_CHECKING:
+    from ..engine.reuse import Fate
     from ..model import JSON, Budget, Job
 
 Shape = dict[str, Any]
 
 
 def run_shape(standing: Standing) -> Shape:
-    """A run."""
+    """A run. `questions` are those that wait for an answer, of runs that it called too: `run` and `step` are what
+    `agentrun resume RUN --took-place STEP` takes."""
     run = standing.run
     return {
         "schema": "agentrun.run/1",
@@ -42,6 +44,7 @@ def run_shape(standing: Standing) -> Shape:
         "outcome": run.outcome,
         "reason": run.reason,
         "interrupted": standing.interrupted,
+        "slow": standing.slow is not None,
         "created_at": rfc3339(run.created_at),
         "started_at": rfc3339_or_none(run.started_at),
         "finished_at": rfc3339_or_none(run.finished_at),
@@ -52,6 +55,7 @@ def run_shape(standing: Standing) -> Shape:
         "steps_done": run.steps_done,
         "steps_total": run.steps_total,
         "current_step": standing.current_step,
+        "questions": [{"run": one.run, "step": one.step, "question": one.question} for one in standing.asked],
         "error": run.error,
         "exit_code": run.exit_code,
         "resumes": run.resumes,
@@ -73,12 +77,18 @@ def run_with_steps_shape(
     of handlers. `caller` and `caller_step` are the run that called this one, and its step. `enforced_by` says in words
     what holds the limits of the run.
     """
+    if standing.interrupted:
+        known = known._replace(stuck={})
     shape = run_shape(standing)
     shape["usage"] = [use_shape(use) for use in spent.uses]
     shape["enforced_by"] = spent.enforced_by
     shape["caller"] = spent.caller
     shape["caller_step"] = spent.caller_instance
     shape["steps"] = [step_shape(row, attempts.get(row.instance, ()), folder, known) for row in rows]
+    for step in shape["steps"]:  # a step that is a run asks what that one asks
+        step["question"] = step["question"] or next(
+            (f"{one.run}, {one.step}: {one.question}" for one in standing.asked if one.via == step["instance"]), None
+        )
     return shape
 
 
@@ -87,7 +97,7 @@ def print_run(reader: Reader, root: str, run: Run) -> None:
     attempts: dict[str, list[AttemptRow]] = {}
     for attempt in reader.attempts(run.id):
         attempts.setdefault(attempt.instance, []).append(attempt)
-    standing = Standing(run, run.interrupted(root), reader.active_steps(run.id))
+    standing = Standing(run, run.interrupted(root), reader.active_steps(run.id), asked=reader.asked(run.id))
     rows, known = whole(reader, run.id, reader.job_of(run))
     folder = RunFolder(root, run.id)
     print(dumps(run_with_steps_shape(standing, rows, attempts, folder, account(reader, run.id), known)))
@@ -110,7 +120,8 @@ def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, 
     `number` is that of the instance or round, null for a step itself; `instances` how many a step has, or rounds were
     begun: null for one without, and as long as its list is not known. `item` is what an instance is for. `child` is the
     id of the run that a step with `job` is. `question` is what a person is asked about an interrupted
-    attempt, in words.
+    attempt, in words; of a step with `job` the first that its run asks. `stuck_since`: from then on it has used no CPU
+    and printed nothing.
     """
     log = folder.log(row.instance, row.attempt)
     child = known.children.get(row.instance)
@@ -131,6 +142,7 @@ def step_shape(row: StepRow, attempts: Sequence[AttemptRow], folder: RunFolder, 
         "started_at": rfc3339_or_none(row.started_at),
         "finished_at": rfc3339_or_none(row.finished_at),
         "due_at": rfc3339_or_none(row.due),
+        "stuck_since": rfc3339_or_none(stuck_since(row, known)),
         "question": row.question,
         "idempotency_key": row.idempotency_key,
         "inputs": row.inputs,
@@ -263,6 +275,8 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
                 "when": step.when,
                 "if": step.condition,
                 "timeout_ms": step.timeout,
+                "stuck_after_ms": step.stuck_after,
+                "on_stuck": None if step.stuck_after is None else step.on_stuck,
                 "max_attempts": step.retry.max_attempts,
                 "continue_on_error": step.continue_on_error,
                 "on_interrupt": step.on_interrupt,
@@ -279,6 +293,22 @@ def plan_shape(job: Job, file: str, stages: Mapping[str, int]) -> Shape:
             }
             for step in job.steps
         ],
+    }
+
+
+def fates_shape(run: Run, fates: Sequence[Fate], differences: Sequence[str], from_step: str | None) -> Shape:
+    """What a resume would do with each step, and why: `reuse`, `run`, `decide`, `ask`, `skip` or `fail`.
+
+    `from`: the step that `--from` names; then it would be a new run. `differences`: finished steps that the file of
+    `--spec` defines otherwise, in sentences.
+    """
+    return {
+        "schema": "agentrun.resume_plan/1",
+        "run": run.id,
+        "job": run.job,
+        "from": from_step,
+        "differences": list(differences),
+        "steps": [{"id": fate.step, "fate": fate.fate, "why": fate.why} for fate in fates],
     }
 
 

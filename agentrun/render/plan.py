@@ -108,6 +108,9 @@ def _note(step: Step) -> str:
     if step.on_interrupt != "rerun":
         how = {"ask": "ask a person", "verify": f"verify {' '.join((step.verify or '').split())}"}
         notes.append(f"if interrupted: {how.get(step.on_interrupt, step.on_interrupt)}")
+    if step.stuck_after is not None:
+        then = "ended" if step.on_stuck == "kill" else "reported"
+        notes.append(f"{then} if it does nothing for {format_duration(step.stuck_after)}")
     if step.leave_running:
         notes.append("may leave processes running")
     if limits := _limits(step.budget):

@@ -63,12 +63,17 @@ class Progress:
         self._since = 0
 
     def begin(
-        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = (),
+        slow_after: int | None = None,
     ) -> None:
-        """The run is taken. `usual_ms`: the median of earlier runs; `active`: steps at work, if it is taken over."""
+        """The run is taken. `usual_ms`: the median of earlier runs; `active`: steps at work, if it is taken over.
+
+        `slow_after`: after so many ms it is slow.
+        """
         self._usual, self._name = usual_ms, f"{run.job}/{words.short_id(run.id)}"
         # a run that was taken over has lost time to something else: neither sum nor rest would mean anything
         fresh = run.resumes == 0 and run.steps_done == 0 and (run.epoch or 1) == 1
+        self._slow_after = slow_after
         self._since = run.started_at if fresh and run.started_at is not None else now
         if not fresh:
             self._usual = None
@@ -205,7 +210,8 @@ class Progress:
         left = self._usual - elapsed
         if left > 0:
             return f"{times.duration(elapsed)}, {times.roughly(left)} left"
-        return f"{times.duration(elapsed)}, longer than its usual {times.duration(self._usual)}"
+        slow = "slow, " if self._slow_after is not None and elapsed > self._slow_after else ""
+        return f"{times.duration(elapsed)}, {slow}longer than its usual {times.duration(self._usual)}"
 
     def _result(self, run: Run, now: int, report: Sequence[str]) -> list[str]:
         look, took = self._look, times.duration((run.finished_at or now) - self._since)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..model import split_instance
 from ..store.read import Run
 from .status import command
 from .terminal import printable
@@ -24,6 +25,13 @@ def question_lines(run: Run, questions: Sequence[tuple[str, str]], *, anywhere: 
         lines.append(f"agentrun: {run.job}/{run.id} waits for an answer: step {instance}")
         lines.append(f"  {printable(question)}")
         lines += [f"  {label:<12} {text}" for label, text in answers(run, instance, anywhere=anywhere)]
+    several: dict[str, int] = {}
+    for instance, _ in questions:
+        step = split_instance(instance)[0]
+        several[step] = several.get(step, 0) + 1
+    for step, number in several.items():
+        if number > 1:
+            lines.append(f"agentrun: for all {number} of step {step} at once: --took-place {step}, or --rerun {step}")
     if more := questions[_MOST:]:
         lines.append(f"agentrun: and {len(more)} more questions: {command('status', run.id, anywhere=anywhere)}")
     return lines

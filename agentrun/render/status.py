@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..instants import rfc3339
 from ..store.folders import home
-from ..store.read import Run, StepRow
+from ..store.read import Asked, Run, StepRow
 from . import times, words
 from .tables import Column, Row, table
 from .terminal import Look, printable
@@ -34,11 +34,18 @@ _QUESTIONS = 5  # for which the commands that answer are shown
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run, whether it was found interrupted, and its steps that run or wait, with their states."""
+    """A run, whether it was found interrupted, and its steps that run or wait, with their states.
+
+    `slow`: how long it usually takes, in ms, where it runs and has taken far longer. `asked`: the questions that wait
+    for an answer, those of the runs that it called included. `behind`: the run that a queued one waits for.
+    """
 
     run: Run
     interrupted: bool = False
     active: Sequence[tuple[str, str]] = ()
+    slow: int | None = None
+    asked: Sequence[Asked] = ()
+    behind: str | None = None
 
     @property
     def word(self) -> str:
@@ -108,14 +115,30 @@ def _note(standing: Standing, now: int) -> str:
     if standing.interrupted:
         return f"go on: {command('resume', run.id)}"
     if run.state == "waiting":
-        names = ", ".join(instance for instance, _ in standing.active[:3])
-        more = f" and {len(standing.active) - 3} more" if standing.active[3:] else ""
-        return f"{names}{more}: was it done? {command('status', run.id)}"
+        return _questions(standing.asked, run.id) if standing.asked else "it was answered, and is about to go on"
     if run.state == "queued":
+        if standing.behind:
+            return f"waits in line: run {standing.behind} is at work"
         return "about to start" if _is_new(run, now) else f"not started: {command('resume', run.id)}"
     if run.state != "finished":
-        return at_work(standing.active)
+        slow = "" if standing.slow is None else f"slow, {_usually(standing.slow)}: "
+        asking = {asked.via or asked.step for asked in standing.asked}
+        others = at_work([(instance, state) for instance, state in standing.active if instance not in asking])
+        return slow + "; ".join(part for part in (others, _questions(standing.asked, run.id)) if part)
     return _why(run)
+
+
+def _questions(asked: Sequence[Asked], run_id: str) -> str:
+    """`mail: was it done? agentrun status RUN`; of a called run as `call/mail`. Empty where nothing is asked."""
+    if not asked:
+        return ""
+    names = ", ".join(one.step if one.via is None else f"{one.via}/{one.step}" for one in asked[:3])
+    more = f" and {len(asked) - 3} more" if asked[3:] else ""
+    return f"{names}{more}: was it done? {command('status', run_id)}"
+
+
+def _usually(ms: int) -> str:
+    return f"it usually takes {times.duration(ms)}"
 
 
 def _why(run: Run) -> str:
@@ -159,7 +182,8 @@ def head(
         ending = f", took {times.duration(took)}" if run.finished_at else ""
         facts.append(("started", times.full(run.started_at) + ending))
         if took is not None and not run.finished_at:
-            facts.append(("elapsed", times.duration(took)))
+            slow = "" if standing.slow is None else f", slow: {_usually(standing.slow)}"
+            facts.append(("elapsed", times.duration(took) + slow))
     facts.append(("steps", words.so_many_done(ended, run.steps_total)))
     if run.scheduled_time is not None:
         facts.append(("tick", rfc3339(run.scheduled_time)))
@@ -185,13 +209,14 @@ def _processes(supervisor: int | None, shim: int | None) -> str:
 def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str) -> list[str]:
     """What to do about a run that does not go on by itself. `outermost`: the run that it belongs to."""
     run = standing.run
-    asked = [row.instance for row in rows if row.question is not None]
+    asked = standing.asked
     if asked and (run.state == "waiting" or not standing.interrupted):
         lines = []
-        for instance in asked[:_QUESTIONS]:
-            lines.append(f"{instance} waits for an answer. If it did take place:")
-            lines.append(f"  {command('resume', run.id, '--took-place', instance)}")
-            lines.append(f"else: {command('resume', run.id, '--rerun', instance)}")
+        for one in asked[:_QUESTIONS]:
+            of_child = "" if one.via is None else f" of run {one.run}, which is step {one.via} of this one,"
+            lines.append(f"{one.step}{of_child} waits for an answer. If it did take place:")
+            lines.append(f"  {command('resume', one.run, '--took-place', one.step)}")
+            lines.append(f"else: {command('resume', one.run, '--rerun', one.step)}")
         return lines + ([f"and {len(asked) - _QUESTIONS} more"] if asked[_QUESTIONS:] else [])
     if standing.interrupted:
         return [f"nobody advances this run; it goes on with: {command('resume', outermost)}"]
@@ -199,6 +224,8 @@ def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str
         return [f"{label}: {text}" for label, text in way_on(run, rows, outermost)]
     if run.state != "queued":
         return []
+    if standing.behind:
+        return [f"it waits in line until run {standing.behind} has ended, and begins then by itself"]
     if _is_new(run, now):
         return ["it is about to start"]
     return [f"it has not started; it does with: {command('resume', run.id)}"]
@@ -237,7 +264,8 @@ def _is_unseen(row: StepRow) -> bool:
     """Whether a step began, is not done, and nobody knows how far it came: then there is no status or signal of it."""
     if row.outcome == "failed":
         return row.reason in ("on_interrupt", "interrupted") and not row.covered
-    ended_with_the_run = row.outcome in ("cancelled", "timed_out", "over_budget") and row.reason != "timeout"
+    by_itself = row.reason in ("timeout", "stuck")
+    ended_with_the_run = row.outcome in ("cancelled", "timed_out", "over_budget") and not by_itself
     nothing_seen = row.exit_code is None and row.signal is None
     return bool(ended_with_the_run and nothing_seen and row.attempt and row.instances is None)
 

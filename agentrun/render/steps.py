@@ -15,7 +15,7 @@ from ..step.contract import round_variables
 from ..store.folders import RunFolder
 from ..store.read import AttemptRow, Run, StepRow
 from . import times, words
-from .instances import NOTHING, Known, item_text, progress, step_of
+from .instances import NOTHING, Known, item_text, progress, step_of, stuck_since, stuck_text
 from .status import command
 from .tables import Column, Row, table
 from .terminal import Look, fit, printable
@@ -115,8 +115,10 @@ class _Page:
         return f"{item}: {said}" if item and said else item or said
 
     def why(self, row: StepRow) -> str:
-        """Why it waits, or ended as it did; a budget of all by its name."""
-        return _note(row, self.now, self.interrupted).replace(words.RUN_BUDGET, self.budget)
+        """Why it waits, that it is stuck, or why it ended as it did; a budget of all by its name."""
+        said = _note(row, self.now, self.interrupted).replace(words.RUN_BUDGET, self.budget)
+        since = None if self.interrupted else stuck_since(row, self.known)
+        return "; ".join(part for part in (said, "" if since is None else stuck_text(since, self.now)) if part)
 
 
 def _child_note(row: StepRow, child: Run) -> str:

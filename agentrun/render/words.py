@@ -34,6 +34,7 @@ _REASONS = {
     "max": "as many rounds as it may have",
     "until_failed": "its `until` failed",
     "timeout": "its timeout",
+    "stuck": "no output and no CPU",
     "exit": "exit status",
     "signal": "ended by a signal",
     "spawn": "could not be started",
@@ -52,8 +53,8 @@ _REASONS = {
 
 # What the record says in `error` about these is whole: the reason before it would say the same again.
 _TOLD_BY_THE_ERROR = (
-    "on_interrupt", "interrupted", "timeout", "cancel", "deadline", "budget", "shutdown", "if_failed", "instances",
-    "max", "until_failed", "child",
+    "on_interrupt", "interrupted", "timeout", "stuck", "cancel", "deadline", "budget", "shutdown", "if_failed",
+    "instances", "max", "until_failed", "child",
 )  # fmt: skip
 
 _STYLES = {

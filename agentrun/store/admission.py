@@ -10,10 +10,13 @@ What is skipped has no run: its account is among the ticks of its job (`jobs.py`
 from __future__ import annotations
 
 import sqlite3
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from . import jobs
-from .jobs import Settlement, Unrun, UnrunReason
+from .jobs import Unrun, UnrunReason
+
+if TYPE_CHECKING:
+    from .write import NewRun
 
 _AGAIN = 60_000  # ms until a tick that was skipped, and is to be caught up with, is looked at again
 
@@ -42,10 +45,10 @@ Verdict = Literal["begins", "waits"] | Skipped
 
 
 def verdict(
-    connection: sqlite3.Connection | sqlite3.Cursor, job: str, overlap: Overlap | None, *, by_tick: bool
+    connection: sqlite3.Connection | sqlite3.Cursor, job: str, overlap: Overlap | None, *, pausable: bool
 ) -> Verdict:
-    """What becomes of a run that wants to begin now. A pause holds for ticks only."""
-    if by_tick:
+    """What becomes of a run that wants to begin now. A pause holds for what was started for its tick."""
+    if pausable:
         row = connection.execute(
             "SELECT paused_at FROM jobs WHERE name = ? AND paused_at IS NOT NULL", (job,)
         ).fetchone()
@@ -93,13 +96,14 @@ def blocker(connection: sqlite3.Connection | sqlite3.Cursor, run_id: str) -> str
     return at_work[0][0] if len(at_work) >= row[1] else None
 
 
-def skip(cursor: sqlite3.Cursor, why: Skipped, job: str, ticks: Settlement | None, now: int, by: str) -> None:
+def skip(cursor: sqlite3.Cursor, why: Skipped, run: NewRun) -> None:
     """Write the account of a run that does not begin, inside the caller's transaction."""
-    own = None if ticks is None else ticks.own
-    if ticks is None or own is None:
-        jobs.put(cursor, job, Unrun(now, now, 1, "skipped", why.reason, why.because, scheduled=False), now, by)
-        return
-    if why.reason == "overlap" and ticks.catches_up:  # it stays open: what is in the way will have ended some day
-        ticks = ticks._replace(settled=own - 1, due_at=now + _AGAIN)
-    jobs.settle(cursor, ticks, now, by)
-    jobs.put(cursor, job, Unrun(own, own, 1, "skipped", why.reason, why.because), now, by)
+    ticks, now = run.ticks, run.created_at
+    own = run.scheduled_time if ticks is None else ticks.own
+    if ticks is not None and own is not None:
+        if why.reason == "overlap" and ticks.catches_up:  # it stays open: what is in the way will have ended some day
+            ticks = ticks._replace(settled=own - 1, due_at=now + _AGAIN)
+        jobs.settle(cursor, ticks, now, run.by)
+    at = now if own is None else own
+    unrun = Unrun(at, at, 1, "skipped", why.reason, why.because, scheduled=own is not None)
+    jobs.put(cursor, run.job, unrun, now, run.by)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import Overtaken
 from ..model import JSON, Outcome, Reason, split_instance
+from . import notices
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: four texts for each attempt
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -305,6 +306,7 @@ class RunFinished(NamedTuple):
         if self.error:
             detail["error"] = self.error
         journal(cursor, run_id, self.at, "run_finished", _SUPERVISOR, detail=detail)
+        notices.raise_end(cursor, run_id, self.outcome, self.at)
 
 
 def take_wishes(cursor: sqlite3.Cursor, run_id: str, at: int) -> None:

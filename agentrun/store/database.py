@@ -33,7 +33,7 @@ from .. import effects
 from ..errors import Busy, CannotWrite, StoreError
 from . import folders, redo, schema
 from .migrations import held_runs, migrate
-from .trouble import REPAIR, UNREADABLE, passing, place, primary, words
+from .trouble import REPAIR, UNREADABLE, check_plain, passing, place, primary, words
 from .trouble import explain as explain
 
 T = TypeVar("T")
@@ -157,6 +157,7 @@ def open_for_writing(
     """
     folders.prepare(root)
     file = path(root)
+    check_plain(file)
     lock = open_lock(root)
     try:
         _create_private(root, file)
@@ -226,8 +227,9 @@ def _open_and_check(file: str) -> tuple[sqlite3.Connection, int]:
 def connect_for_reading(file: str) -> sqlite3.Connection:
     """A database as it is, opened read-only, or a copy of it where not even that goes (a read-only disk).
 
-    Raises sqlite3.Error, OSError.
+    Raises sqlite3.Error, OSError, and StoreError for what is no plain file.
     """
+    check_plain(file)
     connection = sqlite3.connect(f"file:{_quote(file)}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema")

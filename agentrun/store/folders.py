@@ -2,6 +2,7 @@
 
     $AGENTRUN_HOME | /var/lib/agentrun (root) | $XDG_STATE_HOME/agentrun | ~/.local/state/agentrun
     ├── agentrun.db, agentrun.lock      the database, and the lock that queues its writers
+    ├── deliver.lock                    who sends notices (notify/deliverer.py)
     ├── backups/                        copies of the database
     ├── jobs/<job>/                     $AGENTRUN_JOB_DIR, lasts from run to run
     └── runs/<run id>/

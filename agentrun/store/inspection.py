@@ -19,6 +19,7 @@ from .. import effects
 from . import database, folders, locks, redo, schema
 from .database import holder_of
 from .soundness import _tables, _tables_of
+from .trouble import check_plain
 
 _AT_ONCE = 500  # values in one statement: SQLite takes 999 and more
 
@@ -130,6 +131,18 @@ class Inspection:
         )
         return [OpenRun(*row) for row in rows]
 
+    def asking(self) -> set[str]:
+        """The runs in which a step waits for a person's answer, or one of a run that they called."""
+        if "question" not in self._columns("steps"):
+            return set()
+        rows = self._all(
+            "WITH RECURSIVE asking (id) AS (SELECT run_id FROM steps WHERE state IN ('running', 'waiting')"
+            " AND question IS NOT NULL AND position >= 0 UNION"
+            " SELECT caller FROM runs JOIN asking USING (id) WHERE caller IS NOT NULL)"
+            " SELECT id FROM asking JOIN runs USING (id) WHERE caller IS NULL AND state <> 'finished'"
+        )
+        return {run_id for (run_id,) in rows}
+
     def states(self, run_ids: Iterable[str]) -> dict[str, str]:
         """The states of those runs that are in the record."""
         wanted = [run_id for run_id in run_ids if run_id.isascii()]  # others are none of ours
@@ -161,14 +174,32 @@ class Inspection:
         # one line may stand there before its transaction is committed, or after a kill that came between the two
         return [(run_id, lines - has[run_id]) for run_id, lines in told.items() if lines > has[run_id] + 1]
 
-    def _columns(self) -> set[str]:
-        return {row[1] for row in self._all("PRAGMA table_info(runs)")}
+    def _columns(self, table: str = "runs") -> set[str]:
+        return {row[1] for row in self._all(f"PRAGMA table_info({table})")}
 
     def job_file(self, run_id: str) -> JobFile | None:
         """Of that run; None if there is none."""
         question = "SELECT file, text FROM runs JOIN snapshots ON sha256 = snapshot WHERE id = ?"
         rows = self._all(question, [run_id])
         return JobFile(*rows[0]) if rows else None
+
+    def scheduled(self, most: int = 200) -> list[JobFile]:
+        """The job files of the jobs that cron starts, as their last runs had them."""
+        if "jobs" not in self.tables():
+            return []
+        return [
+            JobFile(*row)
+            for (name,) in self._all(
+                "SELECT name FROM jobs WHERE (schedule IS NOT NULL OR installed IS NOT NULL) AND gone_at IS NULL"
+                " ORDER BY name LIMIT ?",
+                (most,),
+            )
+            for row in self._all(
+                "SELECT file, text FROM runs JOIN snapshots ON sha256 = snapshot WHERE job = ? AND caller IS NULL"
+                " ORDER BY id DESC LIMIT 1",
+                (name,),
+            )
+        ]
 
     def close(self) -> None:
         """It only ever read: nothing is written back."""
@@ -206,6 +237,7 @@ def inspect(root: str) -> Inspection | None:
     Raises StoreError, and OSError where its folder cannot be looked into.
     """
     file = database.path(root)
+    check_plain(file)
     try:
         if not os.stat(file).st_size:
             return None

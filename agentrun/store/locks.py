@@ -32,6 +32,11 @@ def try_lock(fd: int, byte: int) -> bool:
     return True
 
 
+def lock(fd: int, byte: int) -> None:
+    """Take it, and wait for it as long as somebody else holds it."""
+    effects.ofd_lock(fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+
+
 def unlock(fd: int, byte: int) -> None:
     """Let go of one byte."""
     effects.ofd_lock(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))

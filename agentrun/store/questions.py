@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import Busy, NotFound
+from . import notices
 from .changes import guard, journal, plain
 
 _SUPERVISOR = "supervisor"
@@ -99,6 +100,7 @@ class RunParked(NamedTuple):
         )
         if cursor.rowcount:
             journal(cursor, run_id, self.at, "run_parked", _SUPERVISOR)
+            notices.raise_waiting(cursor, run_id, self.at)
 
 
 def answer(

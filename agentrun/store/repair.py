@@ -5,7 +5,8 @@ Under the write lock, and only while no run is being advanced. The order of effe
     look        is anything wrong: pages, rows, and what each journal knows that the database does not
     build       a whole database in `agentrun.db.new`: the present one if it is sound, else the newest sound backup,
                 else an empty one; then each run that its journal knows better, from its journal; then what can be
-                read of runs that nothing else knows (`salvage.py`). Checked and synced.
+                read of runs that nothing else knows (`salvage.py`), and jobs and ticks, of which no journal tells
+                (`salvage_jobs.py`). Checked and synced.
     decide      it is renamed to `agentrun.db.repaired`. Killed before, nothing has changed; from here on the next
                 repair goes on, and nobody makes or opens a database where there is none (`check_not_lost`)
     put aside   agentrun.db, then its -wal and -shm, go to `damaged/<UTC time>/`: they never meet the new one
@@ -32,8 +33,9 @@ from .folders import RunFolder
 from .migrations import held_runs, migrate
 from .replay import differs, replay
 from .salvage import salvage
+from .salvage_jobs import copy_jobs, settle_by_runs
 from .soundness import faults, is_ours, version_of
-from .trouble import UNREADABLE
+from .trouble import UNREADABLE, check_plain
 
 Say = Callable[[str], None]
 _NEW = ".new"
@@ -82,6 +84,7 @@ class _Repair:
         self.lost: list[str] = []
         self.kept: str | None = None
         self._differing: set[str] = set()
+        self._has_forgotten = False
         self._copies: dict[str, redo.History] = {}
 
     def do(self) -> Repaired:
@@ -111,6 +114,7 @@ class _Repair:
 
     def _faults(self) -> tuple[list[str], bool]:
         """What is wrong with the database itself, and whether it may be built upon."""
+        check_plain(self.file)
         try:
             size = os.stat(self.file).st_size
         except FileNotFoundError:
@@ -118,8 +122,6 @@ class _Repair:
         known = any(redo.journals(self.root)) or bool(backups.backups(self.root))
         if size < database.SMALLEST:
             return (["the database is gone" if size < 0 else "the database is empty"] if known else []), False
-        if not os.path.isfile(self.file):
-            raise StoreError(f"{self.file} is no file", "move it away, and try again")
         wrong = faults(self.file)
         if wrong and not known and not self._is_ours():
             raise StoreError(f"{self.file} is a database of another program", "set AGENTRUN_HOME to another folder")
@@ -150,6 +152,7 @@ class _Repair:
                 # one more than it has is a transaction that was killed, and so may be the record of a run
                 if last > known + 1:
                     told.append(f"the database has forgotten {last - known} transactions of run {run_id}")
+                    self._has_forgotten = True
                     continue
                 # overwritten pages may hold other values: SQLite's own check does not see that
                 entries = [entry for entry in _entries(self.root, run_id) if entry["n"] <= known]
@@ -202,6 +205,7 @@ class _Repair:
                 if not sound:
                     self._from_damaged(connection)
                 self.lost += _tie_up(connection)
+                self.lost += self._jobs(connection, sound)
                 effects.commit(connection)
                 if wrong := faults(new, connection):
                     raise StoreError(f"what could be rebuilt is not sound: {wrong[0]}", "this is a mistake in agentrun")
@@ -277,6 +281,21 @@ class _Repair:
             for run_id in sorted(_folders(self.root))
             if run_id not in known
         ]
+
+    def _jobs(self, connection: sqlite3.Connection, sound: bool) -> list[str]:
+        """What no journal has: see `salvage_jobs.py`. In sentences: what may be missing."""
+        read, whole = {name for (name,) in connection.execute("SELECT name FROM jobs")}, True
+        if not sound:
+            read, whole = set(), False
+            with suppress(*UNREADABLE, OSError), self._reading() as damaged:
+                read, whole = copy_jobs(damaged, connection, time.time_ns() // 1_000_000)
+        lost = settle_by_runs(connection, read, whole=whole)
+        if self._has_forgotten and (read or lost):
+            lost.append(
+                "what was said of jobs last (a pause, an installation, why a tick did not run) may be missing:"
+                " the database had forgotten its newest transactions"
+            )
+        return lost
 
     # --- put in place
 

@@ -5,12 +5,18 @@ Also where nothing raised: a value in the database that no program of ours has w
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 
 from ..errors import StoreError
 
 REPAIR = "agentrun doctor --repair rebuilds it from backups/ and the journals of the runs"
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the second where SQLite's own words are overwritten
+_KINDS = {
+    stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
@@ -64,6 +70,20 @@ def explain(error: Exception, file: str) -> StoreError:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreError(f"cannot open {file} for writing: {error}", "check its owner, its mode and the disk")
     return StoreError(f"cannot use {file}: {error}", "check the disk; nothing that was recorded is lost")
+
+
+def check_plain(file: str) -> None:
+    """That no pipe, folder or device has the name of a database: to open a pipe waits for ever. Raises StoreError."""
+    try:
+        mode = os.stat(file).st_mode
+    except OSError:
+        return  # whoever opens it says why
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no plain file")
+        raise StoreError(
+            f"{file} is {kind}, not a database",
+            "move it away; then agentrun doctor --repair brings back what was there",
+        )
 
 
 def bad_value(what: str, value: object) -> StoreError:

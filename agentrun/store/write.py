@@ -47,6 +47,7 @@ class NewRun(NamedTuple):
     caller: tuple[str, str] | None = None  # the run of which it is a step, and which
     overlap: Overlap | None = None
     ticks: Settlement | None = None  # of its own tick, and of those before it
+    pausable: bool = False  # it was started for its tick: not while the job is paused
 
 
 class Stamp(NamedTuple):
@@ -124,9 +125,9 @@ class Store:
                 ).fetchone()
                 if row:
                     raise RunKeyTaken(row[0])
-            verdict = admission.verdict(cursor, run.job, run.overlap, by_tick=run.ticks is not None)
+            verdict = admission.verdict(cursor, run.job, run.overlap, pausable=run.pausable)
             if isinstance(verdict, Skipped):
-                admission.skip(cursor, verdict, run.job, run.ticks, run.created_at, run.by)
+                admission.skip(cursor, verdict, run)
                 return verdict
             if run.ticks is not None:
                 settle(cursor, run.ticks, run.created_at, run.by)
