@@ -51,6 +51,7 @@ link = bear(os.link)
 mkdir = bear(os.mkdir)
 makedirs = bear(os.makedirs)
 rmdir = bear(os.rmdir)
+chmod = bear(os.chmod)
 mkfifo = bear(os.mkfifo)
 flock = bear(fcntl.flock)
 ofd_lock = bear(fcntl.fcntl)  # F_OFD_SETLK

@@ -265,8 +265,8 @@ Event = Literal["failure", "recovery", "missed", "stuck", "waiting", "success"]
 class Target:
     """Where a notification goes. `address`: a URL, a mail address, or the words of a command, by `kind`.
 
-    `key_file`: holds the key that a webhook's body is signed with; mode 0600. `smtp`: the server for mail, None:
-    the machine's sendmail.
+    `key_file`: holds the key that a webhook's body is signed with; mode 0600. Relative paths begin in the job file's
+    folder; those of `config.yaml` are absolute already.
     """
 
     kind: Literal["command", "webhook", "ping", "mail", "apprise"]

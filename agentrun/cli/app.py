@@ -50,7 +50,7 @@ VERBS = {
     "logs": Verb("Show what the steps of a run wrote.", "Look"),
     "events": Verb("Show the journal: what happened, when, and by whom.", "Look"),
     "install": Verb("Let cron or systemd start jobs at the times of their schedules.", "Schedules"),
-    "uninstall": Verb("Take jobs out of the crontab or systemd again.", "Schedules"),
+    "uninstall": Verb("Take jobs out of the crontab or systemd again, and no longer count their ticks.", "Schedules"),
     "next": Verb("Show when a job is due, and what looks wrong about its schedule.", "Schedules"),
     "ticks": Verb("Show what became of a job's ticks: which ran, which did not, and why.", "Schedules"),
     "pause": Verb("Let the ticks of a job be skipped until `unpause`.", "Schedules"),

@@ -96,6 +96,9 @@ def prune(
     if as_json:
         print(jsonshape.dumps([_shape(plan, gone[plan.job], ticks[plan.job], dry_run) for plan in plans]))
         return 0
+    if not plans:
+        talk("nothing to remove: nothing has been run yet")
+        return 0
     _show(plans, gone, dry_run)
     if not dry_run and (free := rules.free_space(record.reader.connection)) > _WORTH_A_WORD:
         talk(f"{size_words(free)} of the database are free now: what is recorded next goes there")

@@ -24,6 +24,7 @@ from ..engine.lease import Lease, this_process
 from ..errors import Busy, Overtaken
 from ..instants import rfc3339
 from ..model import JSON
+from ..notify.hearers import deliver_due
 from ..store import admission
 from ..store.admission import Skipped
 from ..store.folders import RunFolder
@@ -101,6 +102,7 @@ class Start:
                         jobs.settle(account, now=wall(), by=by)
                 except Overtaken:
                     continue
+                deliver_due(self.store.database.root, self.store.reader)
                 return status if ran else self._nothing_due(attendance.calendar.last(now) if fired else None)
             if fired and found.own + attendance.rules.jitter > wall():
                 time.sleep((found.own + attendance.rules.jitter - wall()) / 1000)

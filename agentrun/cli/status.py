@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..model import Job
     from ..render.instances import Known
 
+_NOTHING: dict[str, Any] = {"paused": None, "unrun": []}
 _POLL = 0.5  # seconds between two looks at the database
 _RUNS = 20  # runs that --all shows
 _LOOK = 1.0  # seconds after which it is looked at all the same: for the clock, and for owners that died
@@ -108,11 +109,26 @@ def _overview(record: Record, runs: Callable[[], list[Run]], as_json: bool, *, j
         if as_json:
             from ..render import jsonshape
 
-            return [jsonshape.dumps([jsonshape.run_shape(standing) for standing in standings])], True
+            shapes = [jsonshape.run_shape(one) for one in standings]
+            if jobs:
+                of_jobs = _shapes_of_jobs(record)
+                shapes = [shape | of_jobs.get(shape["job"], _NOTHING) for shape in shapes]
+            return [jsonshape.dumps(shapes)], True
         lines = page.overview(standings, look_of(sys.stdout), now_ms()) if standings else ["no runs"]
         return lines + (_jobs(record) if jobs else []), True
 
     return show
+
+
+def _shapes_of_jobs(record: Record) -> dict[str, dict[str, Any]]:
+    """What is to be said of each job, for programs: `paused`, and `unrun`, what did not run since its last run."""
+    from ..render.ticks import fate_shape, pause_shape
+
+    known = JobQuestions(record.reader.connection)
+    shapes = {job.name: {**_NOTHING, "paused": pause_shape(job)} for job in known.jobs()}
+    for name, rows in known.since_last_run().items():
+        shapes[name] = {**shapes.get(name, _NOTHING), "unrun": [fate_shape(row) for row in rows]}
+    return shapes
 
 
 def _jobs(record: Record) -> list[str]:

@@ -19,6 +19,7 @@ from ..engine import create, lost
 from ..engine.clock import wall
 from ..engine.ending import status_of_run
 from ..errors import Missing
+from ..notify.hearers import deliver_due
 from ..store import admission, locks
 from ..store.database import open_for_reading, open_for_writing
 from ..store.folders import RunFolder, home
@@ -69,6 +70,7 @@ def sweep(*, verbose: bool) -> int:
         elif told := _failure(root, reader, work.run_id, process.returncode):
             failed += 1
             _tell(root, work.run_id, f"agentrun: {work.name} {told}")
+    deliver_due(root, reader)
     connection.close()
     return 1 if failed else 0
 

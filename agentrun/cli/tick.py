@@ -18,6 +18,8 @@ from ..engine import create
 from ..engine.clock import wall
 from ..engine.lease import this_process
 from ..errors import JobFileError, NotFound, UsageError
+from ..model import Job
+from ..notify.hearers import encoded, hearers
 from ..store.jobs import JobRow, Jobs
 from ..store.write import Store
 from . import advance, starts
@@ -45,7 +47,7 @@ def tick(job: Annotated[str, typer.Argument()]) -> int:
             print(f"agentrun: job {job} has missed a tick, and cannot be looked at:", file=sys.stderr)
             raise error
         if not snapshot.job.schedule or snapshot.job.name != job:
-            jobs.unschedule(job, unrun=missed_since(row, jobs, now), now=now, by=_by())
+            _unschedule(jobs, row, snapshot.job, now)
             return 0
         return _attend(store, starts.Start(store, snapshot, row.file, params), now)
 
@@ -56,7 +58,7 @@ def _attend(store: Store, start: starts.Start, now: int) -> int:
 
 
 def _gone(jobs: Jobs, row: JobRow, now: int) -> int:
-    jobs.unschedule(row.name, unrun=missed_since(row, jobs, now), now=now, by=_by())
+    _unschedule(jobs, row, None, now)
     if jobs.gone(row.name, now=now):
         print(
             f"agentrun: the file of job {row.name} is gone: {row.file}\n"
@@ -65,6 +67,11 @@ def _gone(jobs: Jobs, row: JobRow, now: int) -> int:
         )
         return NotFound.exit_code
     return 0
+
+
+def _unschedule(jobs: Jobs, row: JobRow, job: Job | None, now: int) -> None:
+    notify = encoded(hearers(job))
+    jobs.unschedule(row.name, unrun=missed_since(row, jobs, now), notify=notify, now=now, by=_by())
 
 
 def _by() -> str:

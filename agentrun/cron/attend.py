@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..errors import JobFileError
 from ..model import Job, Problem
+from ..notify.hearers import encoded, hearers
 from ..store.jobs import JobQuestions, JobRow, Settlement, Unrun
 from .due import Due, Rules, due
 from .jitter import here, offset
@@ -67,6 +68,7 @@ class Attendance(NamedTuple):
             found.unrun,
             own=found.own,
             catches_up=self.rules.catch_up != "none",
+            notify=encoded(hearers(self.job)) if any(one.fate == "missed" for one in found.unrun) else None,
         )
 
     def begin(self, known: JobQuestions, now: int) -> Settlement | None:

@@ -3,7 +3,7 @@
 Pure: time is an argument. The clock's changes are as in that cron (the main loop in cron.c; crontab(5), "Daylight
 Saving Time"): what follows the wall clock (`by_clock`) has no ticks in the hour that spring leaves out, and those of
 the repeated hour of autumn twice. What names fixed times of the day comes at the first instant after a gap, once, and
-in a repeated hour only the first time. That cron does so for changes of at most three hours; here it goes for all.
+in a repeated hour only the first time. That cron does so for changes of less than three hours; here it goes for all.
 A day is right if its day and its weekday are, or one of them if both are restricted (`either_day`; find_jobs, there).
 Several schedules of a job are one calendar: equal instants are one tick. Nothing is named before 1970 or from 2100 on.
 
@@ -202,9 +202,10 @@ class Calendar:
 
     def _cut(self, first: int, end: int) -> Iterator[_Stretch]:
         """The stretches from `first` to `end`. What was seen of the day before tells what is repeated."""
-        seen = 0
+        seen: int | None = None  # the latest local time that any clock has shown
         for start, stop, offset in self._of_one_offset(first - _DAY, end):
-            jumped_from = seen if seen and seen < start + offset else start + offset
+            seen = start + offset if seen is None else seen
+            jumped_from = min(seen, start + offset)
             if start < first:
                 start, jumped_from = first, first + offset
             again = min(max(seen - offset, start), stop)  # the end of the repeated part

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ..model import Job, Outcome, instance_name
+from ..model import Job, Outcome, instance_name, split_instance
 from .history import (
     Answered,
     Ask,
@@ -289,6 +289,18 @@ class Facts(Indices):
         else:
             step = place_of(position)
             self._gather(step, self._by_place[step])
+
+
+def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
+    """The ended attempts whose background processes may outlive the run."""
+    lasting = {step.id for step in job.steps if step.leave_running}
+    if not lasting:
+        return set()
+    return {
+        (name, known.attempt)
+        for name, known in facts.steps.items()
+        if known.state == "finished" and split_instance(name)[0] in lasting
+    }
 
 
 _APPLY: Mapping[type, Callable[[Facts, Any], bool]] = {

@@ -66,7 +66,8 @@ class Inputs:
         self.working_folder = contract.working_folder(job, self._job_folder)
         root = os.path.dirname(os.path.dirname(folder.path))
         self._job_dir = os.path.join(root, "jobs", job.name)
-        effects.makedirs(self._job_dir, mode=0o700, exist_ok=True)
+        for made in (os.path.dirname(self._job_dir), self._job_dir):  # the mode is that of the last alone
+            effects.makedirs(made, mode=0o700, exist_ok=True)
         self._scheduled = rfc3339(run.scheduled_time) if run.scheduled_time is not None else ""
         last = reader.last_success(job.name)
         self._last_success = rfc3339(last) if last is not None else ""
@@ -152,6 +153,8 @@ class Inputs:
         }
         if limits := limits_of(step.budget):
             order["limits"] = limits
+        if step.stuck_after is not None:
+            order |= {"stuck_after": step.stuck_after, "on_stuck": step.on_stuck}
         if step.is_handler:
             order["counted"] = False
         if step.job is not None and attempt > 0:

@@ -20,6 +20,7 @@ from .history import Ended
 # What an attempt's end means when we ended it ourselves, by the cause that the order gave.
 ENDED_BY: Mapping[str, tuple[Outcome, Reason, tuple[str, ...]]] = {
     "timeout": ("timed_out", "timeout", ("timeout",)),
+    "stuck": ("timed_out", "stuck", ("stuck", "timeout")),
     "cancel": ("cancelled", "cancel", ()),
     "deadline": ("timed_out", "deadline", ()),
     "budget": ("over_budget", "budget", ()),
@@ -161,6 +162,8 @@ def limit_of(step: Step, result: Result) -> str | None:
     """What limit ended a condition, if one did."""
     if result.ended_by in _LIMITS:
         return over_budget(step, str(result.ended_by))
+    if result.ended_by == "stuck":
+        return _ended_error(step, result)
     if result.oom and result.exit_code != 0:
         return _out_of_memory(step, result).change.error
     return None
@@ -225,9 +228,11 @@ def verdict(
 
 
 def _ended_error(step: Step, result: Result) -> str:
-    if result.ended_by == "timeout":
+    if result.ended_by in ("timeout", "stuck"):
         from ..spec.values import format_duration
 
+        if result.ended_by == "stuck":
+            return f"stuck: no output and no CPU for {format_duration(step.stuck_after or 0)}"
         return f"timed out after {format_duration(step.timeout or 0)}"
     if result.ended_by in _LIMITS and result.ended_by != "usage":
         return over_budget(step, str(result.ended_by))

@@ -26,6 +26,7 @@ from typing import Literal
 
 from ..errors import Busy, Overtaken, StoreError
 from ..model import Job, Outcome, split_instance
+from ..notify import hearers
 from ..step import tree
 from ..step.link import Link, ShimGone
 from ..step.results import Result, ResultsReader
@@ -34,6 +35,7 @@ from ..store.changes import Change, LimitsHeld, Noted, RunFinished, WishTaken
 from ..store.folders import RunFolder
 from ..store.questions import RunParked
 from ..store.read import Run
+from ..store.stuck import told_stuck
 from ..store.write import Store
 from . import children, judge, lost, plan
 from .attention import Attention
@@ -41,9 +43,10 @@ from .budgets import Meter, in_words
 from .clock import Clock
 from .create import forget
 from .ending import failure_of
-from .facts import CLOSING_LIMIT, Facts
+from .facts import CLOSING_LIMIT, Facts, left_running
 from .history import BudgetSpent, CancelWished, Close, StopWished
 from .inputs import CHILD_GRACE, Inputs
+from .stuck import Stuck
 from .turn import Turn
 from .watcher import Watcher
 
@@ -80,6 +83,7 @@ class Supervisor:
         self._watcher, self._inputs, self._meter = watcher, inputs, meter
         self._turn = Turn(job, facts, inputs, meter, store.reader, folder, clock.boot_id, interrupted, self._spent)
         self._called = children.Called(store, run.id)
+        self._stuck = Stuck(told_stuck(self._reader.connection, run.id) if run.epoch > 1 else {})
         self._enforced_by = run.enforced_by
         self._over: str | None = None  # the budget of the run that the shim says is exceeded, in words
         self._results = ResultsReader(folder.results, run.results_seen)
@@ -135,6 +139,7 @@ class Supervisor:
         now = max(self._clock.now(), self.facts.clock)  # the shim reads its own clock: nothing comes before its cause
         with self._store.database.alone() if self._meter.shares_attempts else nullcontext():
             self._mind_budgets(now)
+            turn.changes += (news := self._stuck.news(self.facts.running, now))
             self._plan(now)
         for order in turn.orders:
             self._link.start(order.order)
@@ -143,6 +148,8 @@ class Supervisor:
         if turn.insist:  # the handlers of this run have to end, and so have those of the child runs that it ends
             self._called.insist(self.facts.running(), now, 2 * CHILD_GRACE)
         turn.orders, turn.ends, turn.insist = [], [], False
+        if news:
+            hearers.deliver_due(self._store.database.root, self._reader)
 
     def _plan(self, now: int) -> None:
         turn = self._turn
@@ -264,6 +271,8 @@ class Supervisor:
             if message["is"] == "over":
                 what = message["what"]
                 self._over = in_words(what, getattr(self.job.budget, what) or 0, message["spent"])
+            if message["is"] == "stuck":
+                self._stuck.hear(message["attempts"])
             if message["is"] == "refusing":
                 self._refused = (self._clock.now(), message["why"]) if message["why"] else None
 
@@ -436,15 +445,3 @@ class Supervisor:
             self._gather_wishes()
         if interval is not None:
             self._watcher.tick(self._clock.now())
-
-
-def left_running(job: Job, facts: Facts) -> set[tuple[str, int]]:
-    """The ended attempts whose background processes may outlive the run."""
-    lasting = {step.id for step in job.steps if step.leave_running}
-    if not lasting:
-        return set()
-    return {
-        (name, known.attempt)
-        for name, known in facts.steps.items()
-        if known.state == "finished" and split_instance(name)[0] in lasting
-    }

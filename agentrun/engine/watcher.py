@@ -1,4 +1,4 @@
-"""What somebody who looks on a run is told by its supervisor."""
+"""What somebody who looks on a run is told by its supervisor; and nobody."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ class Watcher(Protocol):
     interval: int | None
 
     def begin(
-        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = ()
+        self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = (),
+        slow_after: int | None = None,
     ) -> None: ...
     def changed(self, changes: Sequence[Change], now: int) -> None: ...
     def tick(self, now: int) -> None: ...
     def say(self, line: str) -> None: ...
     def end(self, run: Run, now: int, report: Sequence[str] = ()) -> None: ...
+
+
+class Silent(Watcher):
+    """Nobody, as under cron and with pipes: nothing is said while all goes well."""
+
+    interval = None

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from ..errors import AgentrunError, StoreError
-from . import cron, folder, kernel, record, runs, surroundings
+from . import cron, cronjobs, folder, kernel, record, runs, surroundings
 from .finding import Check, Finding, bad
 from .site import FIRST, NOT_KNOWN, Site
 
@@ -47,8 +47,11 @@ CHECKS: dict[str, Callable[[Site], Finding]] = {
     "cron_daemon": cron.cron_daemon,
     "crontab": cron.cron_table,
     "cron_resume": cron.cron_resume,
+    "installed_jobs": cron.installed_jobs,
     "cron_path": cron.cron_path,
     "cron_home": cron.cron_home,
+    "cron_programs": cronjobs.cron_programs,
+    "cron_language": cronjobs.cron_language,
     "home": surroundings.home,
     "umask": surroundings.file_mask,
     "time_zone": surroundings.time_zone,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 
+from ..errors import JobFileError, NotFound
+from ..spec.decode import load
 from ..step import procs
+from ..store.jobs import JobQuestions, JobRow
 from .crontab import PATH, who
 from .finding import Finding, bad, good, several, some
 from .site import Site
@@ -57,7 +61,8 @@ def cron_resume(site: Site) -> Finding:
     if not schedules:
         return bad(
             "the crontab starts runs, and no line of it resumes them: a run cut off by a reboot would wait for you",
-            f"add two lines: `@reboot {program()} resume` and `*/5 * * * * {program()} resume`",
+            "`agentrun install JOB.yaml` writes what it takes; by hand it is two lines:"
+            f" `@reboot {program()} resume` and `* * * * * {program()} resume`",
         )
     if schedules == ["@reboot"]:
         return good(
@@ -65,6 +70,52 @@ def cron_resume(site: Site) -> Finding:
             " (a line at `*/5 * * * *` would do it)"
         )
     return good(f"`agentrun resume` at {some([f'`{one}`' for one in schedules])}")
+
+
+def installed_jobs(site: Site) -> Finding:
+    """What `install` has put somewhere is there, and says what the job files say now."""
+    record = site.record
+    rows = JobQuestions(record.connection).jobs() if record and "jobs" in record.tables() else []
+    rows = [row for row in rows if row.installed is not None]
+    wrong = [(row, *said) for row in rows if (said := _amiss(site, row))]
+    if not rows:
+        return good("none")
+    if not wrong:
+        return good(f"{some([row.name for row in rows])}: where they were put, with the schedules of their files")
+    row, what, remedy = wrong[0]
+    more = f"; something is amiss with {some([other.name for other, *_ in wrong[1:]])} too" if wrong[1:] else ""
+    return bad(f"job {row.name}: {what}{more}", remedy)
+
+
+def _amiss(site: Site, row: JobRow) -> tuple[str, str] | None:
+    """What is wrong with one, and the remedy."""
+    again, out = f"agentrun install {shlex.quote(row.file)}", f"agentrun uninstall {row.name}"
+    if row.installed["how"] == "systemd":
+        again += f" --systemd --{row.installed['scope']}"
+        timer = os.path.join(row.installed["folder"], f"agentrun-{row.name}.timer")
+        if not os.path.exists(timer):
+            return f"its timer is gone: {timer}", f"{again}, or {out}"
+    elif not site.crontab.unreadable and not any(
+        call.verb == "run" and row.file in call.arguments for call in site.crontab.calls
+    ):
+        return "the crontab has no line for it", f"{again}, or {out}"
+    try:
+        job, _ = load(row.file)
+    except NotFound:
+        return f"its file is gone: {row.file}", f"put it back, or {out}"
+    except JobFileError as error:
+        return f"its file is wrong: {error.message.splitlines()[0]}", f"agentrun validate {shlex.quote(row.file)}"
+    if job.name != row.name:
+        return f"its file calls itself {job.name} now: {row.file}", f"{out}, then {again}"
+    if not job.schedule:
+        return f"its file has no schedule any more: {row.file}", out
+    if [schedule.text for schedule in job.schedule] != row.installed["schedule"]:
+        return f"it is installed with another schedule than its file has: {row.file}", again
+    if job.timezone != row.installed["timezone"]:
+        return f"it is installed for another time zone than its file has: {row.file}", again
+    if job.timezone and os.path.realpath("/etc/localtime") != row.installed["machine"]:
+        return "the zone of this machine is another than when it was installed", again
+    return None
 
 
 def cron_path(site: Site) -> Finding:

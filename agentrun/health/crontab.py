@@ -18,6 +18,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 PATH = "/usr/bin:/bin"  # where cron looks, unless the crontab says otherwise
 _PATIENCE = 5.0  # seconds for `crontab -l`
@@ -37,6 +38,7 @@ class Call:
     verb: str
     variables: Mapping[str, str]
     moved: bool  # after a `cd`, or of an unknown folder: a relative path cannot be judged
+    arguments: tuple[str, ...] = ()  # the words behind the verb, as far as they are one command's
 
     def found(self) -> str | None:
         """The program that cron would start; None if there is none."""
@@ -132,14 +134,16 @@ def _calls(schedule: str, command: str, variables: Mapping[str, str]) -> Iterato
         if setting := _VARIABLE.fullmatch(word):
             own[setting[2]] = setting[3]
         moved |= word == "cd"
-        verb = next((other for other in words[place + 1 :] if not other.startswith("-")), "")
+        behind = words[place + 1 :]
+        verb = next((other for other in behind if not other.startswith("-")), "")
         if verb not in _VERBS or os.path.basename(word) != "agentrun":
             continue
+        arguments = tuple(takewhile(lambda other: not set(other) <= set(";&|()<>"), behind[behind.index(verb) + 1 :]))
         if place > 1 and words[place - 1] == "-m":
             interpreter = next((other for other in reversed(words[: place - 1]) if not other.startswith("-")), "")
-            yield Call(schedule, interpreter, verb, dict(own), moved)
+            yield Call(schedule, interpreter, verb, dict(own), moved, arguments)
         else:
-            yield Call(schedule, word, verb, dict(own), moved)
+            yield Call(schedule, word, verb, dict(own), moved, arguments)
 
 
 def _words(command: str) -> list[str]:

@@ -94,7 +94,7 @@ def state_files(site: Site) -> Finding:
 
 
 def _files(root: str) -> list[str]:
-    names = [name for name in os.listdir(root) if name.startswith("agentrun.") or name in ("runs", "backups")]
+    names = [name for name in os.listdir(root) if name.startswith("agentrun.") or name in ("runs", "backups", "jobs")]
     found = [os.path.join(root, name) for name in names]
     runs = os.path.join(root, "runs")
     if os.path.isdir(runs):

@@ -75,10 +75,9 @@ def database_file(site: Site) -> Finding:
 
 def _none(site: Site, file: str) -> Finding:
     """There is no database, or an empty file; whoever makes a run's folder has made the database before."""
-    folders = os.path.join(site.root, "runs")
-    if os.path.isdir(folders) and (count := len(os.listdir(folders))):
+    if site.folders:
         return bad(
-            f"{file} is gone or empty, and there are the folders of {several(count, 'run')}",
+            f"{file} is gone or empty, and there are the folders of {several(site.folders, 'run')}",
             "agentrun doctor --repair brings it back from the journals of the runs",
         )
     return good(f"there is none yet: the first run makes {file}")

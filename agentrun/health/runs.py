@@ -41,11 +41,16 @@ def _goes_on(run: OpenRun) -> bool:
 
 
 def waiting_runs(site: Site) -> Finding:
-    """What is parked, and why that is no fault."""
-    waiting = [run for run in _open(site) if not _goes_on(run)]
-    if not waiting:
+    """What waits for a person, parked or with a called run that asks; and why that is no fault."""
+    record = site.record
+    asking = record.asking() if record else set()
+    parked = [run for run in _open(site) if not _goes_on(run)]
+    others = [run for run in _open(site) if _goes_on(run) and run.id in asking]
+    said = [f"{several(len(parked), 'run')} parked: {_names(parked)}"] if parked else []
+    said += [f"{several(len(others), 'run')} with a step that waits for an answer: {_names(others)}"] if others else []
+    if not said:
         return good("none")
-    return good(f"{several(len(waiting), 'run')} parked: {_names(waiting)}; `agentrun status RUN` says for what")
+    return good(f"{'; '.join(said)}; `agentrun status RUN` says for what")
 
 
 def lost_runs(site: Site) -> Finding:

@@ -54,15 +54,24 @@ class Site:
 
     @property
     def record(self) -> Inspection | None:
-        """The same, for who asks about runs. Raises Missing where it cannot be asked."""
+        """The same, for who asks about runs. Raises Missing where it cannot be asked, or has been lost."""
         try:
             found = self.database
+            if found is None and not self.folders:
+                return None
         except (AgentrunError, OSError):
             found = None
-        else:
-            if found is None or found.known:
-                return found
+        if found is not None and found.known:
+            return found
         raise Missing(NOT_KNOWN, FIRST)
+
+    @cached_property
+    def folders(self) -> int:
+        """How many there are of runs: whoever makes one has made the database before. Raises OSError."""
+        try:
+            return len(os.listdir(os.path.join(self.root, "runs")))
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
 
     @cached_property
     def crontab(self) -> crontab.Crontab:

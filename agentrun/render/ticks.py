@@ -97,3 +97,10 @@ def fate_shape(row: Run | TickRow) -> dict[str, Any]:
         "number": row.number, "fate": row.fate, "reason": row.reason, "because": row.because,
         "scheduled": row.scheduled, "run": None, "state": None, "outcome": None, "at": rfc3339(row.at), "by": row.by,
     }  # fmt: skip
+
+
+def pause_shape(job: JobRow) -> dict[str, Any] | None:
+    """Since when, by whom and why a job is paused; None if it is not."""
+    if job.paused_at is None:
+        return None
+    return {"at": rfc3339(job.paused_at), "by": job.paused_by, "why": job.paused_why}

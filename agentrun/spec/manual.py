@@ -1,6 +1,6 @@
 """The manual page agentrun.yaml(5), in mdoc: the table of fields in prose around it.
 
-Keys, kinds, defaults and examples come from `fields`; what no single key can say from `prose` and `prose_run`.
+Keys, kinds, defaults and examples come from `fields`; what no single key can say from `prose*`.
 `page()` is a pure function of them, so a test can say whether the page that is installed is current. Sentences begin
 on lines of their own, as mdoc wants them.
 """
@@ -16,6 +16,7 @@ from .instances import Items
 from .kinds import AnyValue, Either, ListOf, MapOf, Text
 from .prose import HEAD, LANGUAGE
 from .prose_run import RUNS
+from .prose_ticks import TICKS
 from .steps import MAX_STEPS
 from .tables import Field, Table
 
@@ -32,6 +33,7 @@ _SECTIONS = (
     (fields.BUDGET, "BUDGET", "The keys of budget in the job itself, see BUDGETS."),
     (fields.DAILY, "DAILY BUDGET", "The keys of daily."),
     (fields.STEP_BUDGET, "BUDGET OF A STEP", "The keys of budget in a step or in defaults."),
+    (fields.CONCURRENCY, "CONCURRENCY", "The keys of concurrency, where it is a mapping, see TICKS."),
     (fields.PARAM, "PARAMETERS", "The keys of a parameter in params."),
 )
 
@@ -44,7 +46,7 @@ def page() -> str:
         parts.append(f".Sh {title}")
         parts.extend(_sentences(opening))
         parts.extend(_table(table))
-    parts += [LANGUAGE.strip(), RUNS.strip()]
+    parts += [LANGUAGE.strip(), TICKS.strip(), RUNS.strip()]
     return "\n".join(parts) + "\n"
 
 

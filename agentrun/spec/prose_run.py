@@ -176,6 +176,54 @@ of
 from Python.
 A line that cannot be counted fails the step, with the cause
 .Li usage .
+.Sh STUCK STEPS
+.Bd -literal -offset indent
+- id: fetch
+  run: ./fetch.sh
+  stuck_after: 30m
+  on_stuck: kill
+.Ed
+.Pp
+An attempt is stuck when none of its processes has used the processor, and
+nothing was printed, for
+.Ic stuck_after
+(1s or more).
+A process that is waited for, one that began or ended, and ten milliseconds of
+processor time are signs of life; so a loop that sleeps and looks again is
+never stuck.
+It is looked at ten times in that while, at least every half minute, so it is
+found to be stuck up to a tenth later.
+Time in which the machine slept does not count.
+.Pp
+With
+.Ic on_stuck : report
+the journal says so, once for each silence, and
+.Ql agentrun status RUN
+does as long as it lasts; nothing else changes.
+With
+.Li kill
+the attempt ends as by its
+.Ic timeout :
+with all its processes, by TERM, and by KILL after
+.Ic grace .
+It is
+.Li timed_out ,
+the exit status of its run is 124, and
+.Ic retry
+knows it by
+.Li stuck
+and by
+.Li timeout .
+An
+.Ic if ,
+.Ic until
+or
+.Ic verify
+that is ended so has not answered.
+.Pp
+Neither goes with
+.Ic job :
+the steps of the other file have their own.
 .Sh INTERRUPTIONS
 .Bd -literal -offset indent
 - id: send

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 
 # what no indicator, comment or other type can be seen in
-_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./=+@%,;|&()<>*?!$~'\"\\^-]*(?: [A-Za-z0-9_./=+@%,;|&()<>*?!$~'\"\\^-]+)*")
+_WORD = r"[A-Za-z0-9_./=+@%,;|&()<>*?!$~'\"\\^-]"
+_PLAIN = re.compile(rf"[A-Za-z0-9_./]{_WORD}*(?: {_WORD}+)*")
 _OTHER_TYPES = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 # a line break to YAML but not to us, or nothing that a file of text should hold
-_ODD = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\u200e\u200f\u202a-\u202e]")
+_ODD = re.compile(
+    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    "|[\u2028\u2029\u200e\u200f\u202a-\u202e]"
+)
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from ..model import JSON, Schedule
@@ -32,8 +32,8 @@ _WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LONGEST: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # days of each month, at most
 _FIELDS: Final = "minute, hour, day, month, weekday"
 
-_PART = re.compile(r"(\*|[0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?(?:/([0-9]+))?", re.IGNORECASE)
-_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+_PART: Final = r"(\*|[0-9]+|[a-zA-Z]+)(?:-([0-9]+|[a-zA-Z]+))?(?:/([0-9]+))?"  # compiled where it is needed
+_ZONE: Final = r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*"
 _SCHEMA: Final = r"^\s*(@[a-z]+|\S+(\s+\S+){4})\s*$"
 
 _FOREIGN: Final = (
@@ -70,9 +70,8 @@ class Wrong(ValueError):
         self.hint = hint
 
 
-@dataclass(frozen=True)
 class Expression(Kind):
-    what: str = 'a cron expression such as "*/15 * * * *" or "@daily"'
+    what = 'a cron expression such as "*/15 * * * *" or "@daily"'
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is not Scalar or node.is_null or not node.text.strip():
@@ -93,11 +92,10 @@ class Expression(Kind):
         return {"type": "string", "pattern": _SCHEMA}
 
 
-@dataclass(frozen=True)
 class Schedules(Kind):
     """One expression or a list of them, as a tuple; no two come at the same times."""
 
-    what: str = Expression.what + ", or a list of them"
+    what = Expression.what + ", or a list of them"
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is Scalar and not node.is_null and node.text.strip():
@@ -121,11 +119,10 @@ class Schedules(Kind):
         return {"anyOf": [Expression().schema(), {"type": "array", "items": Expression().schema(), "minItems": 1}]}
 
 
-@dataclass(frozen=True)
 class Zone(Kind):
     """A name of the zone database, as this machine has it."""
 
-    what: str = "a zone such as Europe/Riga or UTC"
+    what = "a zone such as Europe/Riga or UTC"
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is not Scalar or node.is_null or not node.text.strip():
@@ -143,14 +140,14 @@ class Zone(Kind):
         return self.refuse(node, label, report, own, suggestion(node.text, known))
 
     def schema(self) -> dict[str, JSON]:
-        return {"type": "string", "pattern": f"^{_ZONE.pattern}$"}
+        return {"type": "string", "pattern": f"^{_ZONE}$"}
 
 
 def _is_zone(name: str) -> bool:
     """Whether zoneinfo knows it. The copies with leap seconds, and the machine's own, are no names."""
     from zoneinfo import ZoneInfo
 
-    if not _ZONE.fullmatch(name) or name.startswith(("right/", "posix/")) or name in ("localtime", "posixrules"):
+    if not re.fullmatch(_ZONE, name) or name.startswith(("right/", "posix/")) or name in ("localtime", "posixrules"):
         return False
     try:
         ZoneInfo(name)
@@ -230,7 +227,7 @@ def _count(words: list[re.Match[str]]) -> None:
 def _check(field: _Field, at: int, text: str) -> None:
     """Each part of a list: a value, a range, all; and its step."""
     for part in text.split(","):
-        match = _PART.fullmatch(part)
+        match = re.fullmatch(_PART, part)
         if match is None or (part.startswith("*") and match[2]):
             message = f"'{part}' is no {field.name}" if part else f"'{text}' lacks a {field.name}"
             raise Wrong(at, message, _foreign(part))

@@ -57,6 +57,7 @@ class Attempt:
         "place",
         "recorded",
         "result",
+        "stirred",
         "written",
     )
 
@@ -81,6 +82,7 @@ class Attempt:
         self.killing = 0         # rounds so far
         self.result: Result | None = None
         self.written = 0         # bytes, once its pipe is closed
+        self.stirred = False     # a process of it was waited for (stillness.py)
         self.recorded = False
 
     def ended(self, code: int | None, number: int | None, usage: Any) -> Result:

@@ -214,6 +214,7 @@ class Attempts:
             attempt = kin and (self._open.get(kin.key) or self._left.get(kin.key))
             if attempt and attempt.kin is kin:
                 touched.append(attempt)
+                attempt.stirred = True
                 if attempt.meter:
                     attempt.meter.reaped += usage.ru_utime + usage.ru_stime
                 if attempt.result is None and not kin.leader:
@@ -347,7 +348,8 @@ class Attempts:
         """What eats memory or forks without end is not asked to clear up first."""
         if what not in KILLED_FOR:
             self.reap()  # who ended by itself since the look was not ended by us
-            self._end(attempt, what, attempt.grace)
+            if what != "stuck" or attempt.result is None:
+                self._end(attempt, what, attempt.grace)
         elif attempt.kin.alive and not attempt.killing:
             if not attempt.ending and not attempt.result:
                 attempt.cause = what
@@ -408,14 +410,14 @@ class Attempts:
             left = (self.limits.next or time.monotonic()) - time.monotonic()
             wait = max(0.0, left if wait is None else min(wait, left))
         if self._trash:
-            left = self._trash_at - time.monotonic()
-            if left <= 0:
+            if (left := self._trash_at - time.monotonic()) <= 0:
                 self.clean()
             else:
                 wait = left if wait is None else min(wait, left)
         return wait
 
     def _look_at_limits(self) -> None:
+        self.family.look()  # who has left a parent that was waited for by another
         for attempt, what in self.limits.look():
             self._over_limit(attempt, what)
         if self.limits.left_alone(self.attended()):

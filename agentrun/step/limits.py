@@ -23,6 +23,7 @@ import time
 from . import procs, scopes
 from .cgroups import Cgroups, find
 from .meter import RESOURCES, SAMPLING, Meter
+from .stillness import Stillness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ class Limits:
     """All that is limited in one shim. `over`: limits of the run that were crossed, with what was used by then."""
 
     __slots__ = (
-        "_cgroups", "_decided", "_ended", "_explained", "_folder", "_kills", "_kills_at", "_live", "_over_at",
-        "_own_at", "_own_kills", "_scopes", "_stale", "_tell", "enforced_by", "next", "over", "run", "spent",
+        "_cgroups", "_decided", "_ended", "_explained", "_folder", "_kills", "_kills_at", "_live", "_next", "_over_at",
+        "_own_at", "_own_kills", "_scopes", "_stale", "_tell", "enforced_by", "over", "run", "spent", "stillness",
     )  # fmt: skip
 
     def __init__(
-        self, folder: RunFolder, run: dict[str, int], spent: dict[str, int], tell: Callable[[str, int], None]
+        self, folder: RunFolder, run: dict[str, int], spent: dict[str, int], tell: Callable[[str, int], None],
+        tell_stuck: Callable[[], None],
     ) -> None:
         self._folder = folder
         self.run = run
@@ -57,7 +59,8 @@ class Limits:
         self._tell = tell
         self.over: dict[str, int] = {}
         self.enforced_by: str | None = None
-        self.next: float | None = None       # when to look; None: nothing limited lives
+        self._next: float | None = None      # when to look; None: nothing limited lives
+        self.stillness = Stillness(tell_stuck)
         self._decided = self._scopes = self._ended = False
         self._cgroups: Cgroups | None = None
         self._live: dict[Attempt, Meter] = {}
@@ -116,8 +119,8 @@ class Limits:
             self._decide()
             meter.enforced_by = self._words()
             self._enclose(attempt, meter, limits, shared)
-            if self.next is None:
-                self.next = time.monotonic() + LOOK
+            if self._next is None:
+                self._next = time.monotonic() + LOOK
 
     def _enclose(self, attempt: Attempt, meter: Meter, limits: dict[str, int], shared: dict[str, int]) -> None:
         if self._scopes:
@@ -136,7 +139,8 @@ class Limits:
         if attempt.meter:
             attempt.meter.begun(pid)
             if attempt.meter.group and (attempt.meter.group.tight or (self._cgroups and self._cgroups.counted.tight)):
-                self.next = time.monotonic()
+                self._next = time.monotonic()
+        self.stillness.watch(attempt)
 
     def ended(self, attempt: Attempt) -> None:
         """Its leader has ended: what the result says of what it used. A look at what it crossed unseen."""
@@ -166,6 +170,7 @@ class Limits:
 
     def gone(self, attempt: Attempt) -> None:
         """Nothing of it lives."""
+        self.stillness.forget(attempt)
         meter = self._live.pop(attempt, None)
         if meter is None:
             return
@@ -181,8 +186,19 @@ class Limits:
 
     # ---- the look
 
+    @property
+    def next(self) -> float | None:
+        """When to look; None: there is nothing to look at."""
+        times = [one for one in (self._next, self.stillness.next) if one is not None]
+        return min(times, default=None)
+
     def look(self) -> list[tuple[Attempt, str]]:
-        """Measure all that lives: which attempts crossed a limit of their own, and which."""
+        """Which attempts crossed a limit of their own, and which; "stuck" is one."""
+        crossed = [(attempt, "stuck") for attempt in self.stillness.look()]
+        return crossed if self._next is None or self._next > time.monotonic() else crossed + self._measure()
+
+    def _measure(self) -> list[tuple[Attempt, str]]:
+        """Measure all that lives."""
         crossed = []
         for attempt, meter in list(self._live.items()):
             what = meter.look()
@@ -194,7 +210,7 @@ class Limits:
         if self._cgroups and self._cgroups.stuck:
             self._cgroups.leave()
         self._stale = [meter for meter in self._stale if not meter.remove()]
-        self.next = time.monotonic() + LOOK if self._live or self._stale else None
+        self._next = time.monotonic() + LOOK if self._live or self._stale else None
         return crossed
 
     def _look_at_run(self) -> None:
@@ -244,8 +260,8 @@ class Limits:
             return
         if not self.over:
             self._over_at = time.monotonic()
-            if self.next is None:
-                self.next = self._over_at + LOOK  # nothing is measured, but somebody may have to end it
+            if self._next is None:
+                self._next = self._over_at + LOOK  # nothing is measured, but somebody may have to end it
         self.over[what] = used
         self._tell(what, used)
 

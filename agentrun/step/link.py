@@ -154,6 +154,7 @@ class Link:
     def start(self, order: dict[str, Any]) -> None:
         """Begin an attempt: instance, attempt, argv, shell, env, cwd, timeout, grace, leave_running.
 
+        `stuck_after` (ms), `on_stuck`: when doing nothing counts as stuck, and whether that ends it ("kill").
         `limits` (as in `open`) are its own. `counted` (default True): it uses up the run's. `gentle` (default
         False): its process is a supervisor that ends its own steps, so it alone is asked to; KILL goes to all.
         """

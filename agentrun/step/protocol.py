@@ -6,6 +6,8 @@ A frame is four bytes of length (big endian) and that much JSON, an object whose
     shim → supervisor   hello (the answer to the first frame), bell (read the results file), swept,
                         refusing (the disk refuses results: why; or takes them again: null),
                         over (a limit of the run was crossed: what, and how much was used; once to each supervisor),
+                        stuck (which attempts do nothing, and since when: all of them, at each change and to each new
+                        supervisor),
                         refused, replaced (both: nothing more will come)
 
 Both sides buffer what the kernel does not take, so neither can be held up by a peer that is stopped. A frame

@@ -32,8 +32,8 @@ class Result:
     """How one attempt ended. Times are wall times in ms since the epoch.
 
     `exit_code` or `signal` is that of its leader; neither, if it was ended before its process existed.
-    `ended_by`: "timeout", a limit of its own that it crossed ("memory", "cpu", "processes", "output"), "budget" (one
-    of the run's), "lost" (the shim ended it because nobody supervised it any more), or the cause given to
+    `ended_by`: "timeout", "stuck", a limit of its own that it crossed ("memory", "cpu", "processes", "output"),
+    "budget" (one of the run's), "lost" (the shim ended it because nobody supervised it any more), or the cause given to
     `Link.end`. `spawn_error`: it never ran, and why; `exit_code` is then 126 or 127, as a shell would say it.
     `max_rss_kib` and `cpu_ms` are of the leader and of what it waited for; the first is never less than the
     shim's own, from which the process was born. Of a limited attempt they are what its cgroup counted, if that

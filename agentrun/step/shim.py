@@ -242,7 +242,8 @@ class Shim:
             if not try_lock(self._lock, SHIM):
                 raise BlockingIOError(11, "another shim holds this run")
             self._listen(folder)
-            limits = Limits(folder, message.get("limits") or {}, message.get("spent") or {}, self._say_over)
+            run, spent = message.get("limits") or {}, message.get("spent") or {}
+            limits = Limits(folder, run, spent, self._say_over, self._say_stuck)
             self._attempts = Attempts(folder, message["env"], message["umask"], self._watch, self._ring, limits)
         except OSError as error:
             why = f"{folder.path}: {error.strerror or error}"
@@ -287,6 +288,7 @@ class Shim:
             if self._supervisor:
                 self._part(self._supervisor, {"is": "replaced"})
             self._serve(peer, message["epoch"])
+            self._say_stuck()  # also that there is nobody: the one before may have heard otherwise
 
     def _serve(self, peer: Peer, epoch: int) -> None:
         assert self._attempts
@@ -308,6 +310,11 @@ class Shim:
     def _say_over(self, what: str, spent: int) -> None:
         """A limit of the run was crossed."""
         self._say({"is": "over", "what": what, "spent": spent})
+
+    def _say_stuck(self) -> None:
+        """Who does nothing, by now."""
+        assert self._attempts
+        self._say({"is": "stuck", "attempts": self._attempts.limits.stillness.stuck()})
 
     # ---- without a supervisor
 

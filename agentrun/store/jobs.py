@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from ..errors import NotFound, Overtaken
+from . import notices
 from .changes import dumps
 from .database import Database
 from .values import made
@@ -79,7 +80,7 @@ class Settlement(NamedTuple):
     """Every tick of a job from `before` (None: nothing was known of it) up to `settled` is accounted for with this.
 
     `own`: the tick that the run takes with which this is written. `catches_up`: a skip leaves that open, to be caught
-    up with. `file_seen` and `schedule` are those that are in force from now on.
+    up with. `file_seen` and `schedule` are those that are in force from now on. `notify`: who is told of missed ones.
     """
 
     job: str
@@ -92,6 +93,7 @@ class Settlement(NamedTuple):
     unrun: tuple[Unrun, ...] = ()
     own: int | None = None
     catches_up: bool = False
+    notify: JSON = None
 
 
 def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
@@ -107,8 +109,7 @@ def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
         " due_at = excluded.due_at, gone_at = NULL",
         (one.job, one.file, one.file_seen, dumps(one.schedule), one.settled, one.due_at),
     )
-    for unrun in one.unrun:
-        put(cursor, one.job, unrun, now, by)
+    _tell_all(cursor, one.job, one.file, one.unrun, one.notify, now, by)
 
 
 def put(cursor: sqlite3.Cursor, job: str, one: Unrun, now: int, by: str) -> None:
@@ -139,6 +140,16 @@ def put(cursor: sqlite3.Cursor, job: str, one: Unrun, now: int, by: str) -> None
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (job, one.first, one.last, one.number, one.fate, one.reason, one.because, int(one.scheduled), now, by),
     )
+
+
+def _tell_all(
+    cursor: sqlite3.Cursor, job: str, file: str, unrun: Sequence[Unrun], notify: JSON, now: int, by: str
+) -> None:
+    """Record what did not run, and tell those who want to hear of missed ticks."""
+    for one in unrun:
+        put(cursor, job, one, now, by)
+    missed = [one._asdict() for one in unrun if one.fate == "missed"]
+    notices.raise_missed(cursor, job, file, notify, missed, now)
 
 
 class JobQuestions:
@@ -239,12 +250,12 @@ class Jobs(JobQuestions):
 
         self._write(work)
 
-    def unschedule(self, name: str, *, unrun: Sequence[Unrun], now: int, by: str) -> None:
+    def unschedule(self, name: str, *, unrun: Sequence[Unrun], notify: JSON, now: int, by: str) -> None:
         """A job's schedule is gone from its file: what was missed until then is recorded, and nothing from now on."""
 
         def work(cursor: sqlite3.Cursor) -> None:
-            for one in unrun:
-                put(cursor, name, one, now, by)
+            row = cursor.execute("SELECT file FROM jobs WHERE name = ?", (name,)).fetchone()
+            _tell_all(cursor, name, row[0] if row else "", unrun, notify, now, by)
             cursor.execute("UPDATE jobs SET schedule = NULL, due_at = NULL WHERE name = ?", (name,))
 
         self._write(work)

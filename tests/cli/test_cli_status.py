@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentrun.model import Job
+from agentrun.store.questions import StepQuestioned
 
 from .recorded import START, World
 
@@ -51,6 +52,40 @@ def test_overview_has_a_line_for_each_job_and_each_open_run(world: World, quotes
         "k3v9x00003  backup  interrupted    1/4  10:00:00  -           go on: agentrun resume k3v9x00003",
         "k3v9x00002  quotes  running        1/4  10:00:00  1 min 00 s  customers",
     ]
+
+
+@pytest.mark.parametrize(("before", "slow"), [(3, True), (2, False)])
+def test_a_run_that_takes_far_longer_than_usual_is_slow(
+    world: World, quotes: Quotes, monkeypatch: pytest.MonkeyPatch, before: int, slow: bool
+) -> None:
+    monkeypatch.setattr("agentrun.cli.record.now_ms", lambda: START + 60_000)
+    for number in range(before):
+        world.record(f"k3v9x0000{number}", quotes()).take().wait(15_000).finish()
+    run = world.record("k3v9x00009", quotes()).take().start("rates").hold()
+    line = world.call("status")[1].splitlines()[1]
+    assert line.endswith("slow, it usually takes 15.0 s: rates") == slow, line
+    assert ("1 min 00 s, slow: it usually takes 15.0 s" in world.call("status", run.id)[1]) == slow
+    shapes = json.loads(world.call("status", "--json")[1])
+    assert [(one["id"], one["slow"]) for one in shapes] == [(run.id, slow)]
+    monkeypatch.setattr("agentrun.cli.record.now_ms", lambda: START + 45_000)
+    assert json.loads(world.call("status", run.id, "--json")[1])["slow"] is False, "three times is not more than that"
+    monkeypatch.setattr("agentrun.cli.record.now_ms", lambda: START + 60_000)
+    run.let_go()
+    assert json.loads(world.call("status", run.id, "--json")[1])["slow"] is False, "nobody advances it"
+
+
+def test_what_waits_for_an_answer(world: World, quotes: Quotes) -> None:
+    run = world.record("k3v9x00001", quotes()).take().start("rates").start("quote").hold()
+    run.end("rates", "interrupted").commit(StepQuestioned("rates", "did it take place?", 0, run.now))
+    line = world.call("status")[1].splitlines()[1]
+    assert line.endswith("quote; rates: was it done? agentrun status k3v9x00001"), line
+    asked = [{"run": run.id, "step": "rates", "question": "did it take place?"}]
+    assert json.loads(world.call("status", "--json")[1])[0]["questions"] == asked
+    one = json.loads(world.call("status", run.id, "--json")[1])
+    assert (one["questions"], one["steps"][0]["question"]) == (asked, "did it take place?")
+    assert "agentrun resume k3v9x00001 --took-place rates" in world.call("status", run.id)[1]
+    world.store.answer(run.id, {"rates": "rerun"}, by="ann", now=run.now)
+    assert json.loads(world.call("status", "--json")[1])[0]["questions"] == []
 
 
 def test_a_failed_run(world: World, quotes: Quotes) -> None:

@@ -161,6 +161,7 @@ def test_nothing_before_1970_or_behind_2100() -> None:
     assert hourly.next(-10 * DAY) == 0
     assert hourly.last(-1) is None
     assert hourly.last(0) == 0
+    assert calendar("0 20 * * *", zone="America/New_York").next(-1) == 3_600_000  # on the last day of 1969 there
     end = ms("2100-01-01 00:00")
     assert hourly.next(end - 3_600_000) is None
     assert hourly.last(end + 10 * DAY) == end - 3_600_000

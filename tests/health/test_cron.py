@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from agentrun.health import cron, crontab
 from agentrun.step import procs
+from agentrun.store.jobs import Jobs
 
 from .conftest import Patient
 
@@ -201,3 +203,49 @@ def test_a_percent_sign_ends_a_command() -> None:
 @pytest.mark.parametrize("text", ["", "\0", "@", "@daily", "* * * * *", "a=b=c", "0 3 * * * \"", "é ü", "%\n%%%\n"])
 def test_any_text_is_read(text: str) -> None:
     assert crontab.parse(text, "/home/ann") == []
+
+
+def install(patient: Patient, file: Path, name: str, **more: str) -> None:
+    """As `agentrun install` records it."""
+    machine = os.path.realpath("/etc/localtime")
+    installed = {"how": "cron", "schedule": ["0 3 * * *"], "timezone": None, "machine": machine}
+    Jobs(patient.world.store.database).install(name, str(file), {**installed, **more})
+
+
+def test_installed_jobs_are_as_their_files_say(
+    patient: Patient, write: Callable[[str], None], tmp_path: Path
+) -> None:
+    assert patient.good("installed_jobs") == "none"
+    file = tmp_path / "a b%.yaml"
+    line = f"0 3 * * * /x/python -P -m agentrun run '{tmp_path}/a b\\%.yaml' >/dev/null\n"
+    body = "name: q\nsteps: [{run: 'true'}]\n"
+    install(patient, file, "q")
+    write("0 3 * * * /x/agentrun run other.yaml\n")
+    file.write_text(f'schedule: "0 3 * * *"\n{body}')
+    said = patient.bad("installed_jobs")
+    assert said == f"job q: the crontab has no line for it → agentrun install '{file}', or agentrun uninstall q"
+    write(line)
+    assert patient.good("installed_jobs") == "q: where they were put, with the schedules of their files"
+    for text, found in (
+        (f'schedule: "0 4 * * *"\n{body}', "installed with another schedule than its file has"),
+        (f'schedule: "0 3 * * *"\ntimezone: Asia/Tokyo\n{body}', "for another time zone than its file has"),
+        (body, "has no schedule any more"),
+        (body.replace("name: q", "name: r"), "its file calls itself r now"),
+        ("what: 1\n", "its file is wrong: "),
+    ):
+        file.write_text(text)
+        assert found in patient.bad("installed_jobs")
+    file.unlink()
+    assert f"its file is gone: {file} → put it back, or agentrun uninstall q" in patient.bad("installed_jobs")
+
+
+def test_timers_of_installed_jobs(patient: Patient, write: Callable[[str], None], tmp_path: Path) -> None:
+    write("")
+    file = tmp_path / "q.yaml"
+    install(patient, file, "q", how="systemd", scope="user", folder=str(tmp_path))
+    file.write_text("schedule: '0 3 * * *'\nsteps: [{run: 'true'}]\n")
+    assert f"its timer is gone: {tmp_path}/agentrun-q.timer → agentrun install {file} --systemd --user" in patient.bad(
+        "installed_jobs"
+    )
+    (tmp_path / "agentrun-q.timer").touch()
+    patient.good("installed_jobs")

@@ -78,11 +78,12 @@ def test_what_belongs_to_somebody_else(patient: Patient) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["agentrun.db", "agentrun.lock", "runs", "runs/k3v9x00001", "runs/k3v9x00001/env.json"]
+    "name", ["agentrun.db", "agentrun.lock", "runs", "runs/k3v9x00001", "runs/k3v9x00001/env.json", "jobs"]
 )
 def test_files_that_others_may_read(patient: Patient, name: str) -> None:
     run = patient.run()
     Path(run.folder.environment).touch(0o600)
+    Path(patient.root, "jobs").mkdir(0o700)
     patient.good("state_files")
     path = os.path.join(patient.root, name)
     mode = 0o755 if os.path.isdir(path) else 0o644

@@ -14,7 +14,7 @@ import pytest
 
 from agentrun.health import record
 from agentrun.health.checkup import look
-from agentrun.health.site import Site
+from agentrun.health.site import FIRST, NOT_KNOWN, Site
 from agentrun.store import inspection, schema
 
 from .conftest import Patient
@@ -108,6 +108,9 @@ def test_a_database_that_is_not_right(patient: Patient, what: str) -> None:
         assert "→ agentrun doctor --repair" in told
     for name in ASKING:  # each answers, or says why it cannot
         patient.ask(name)
+    if "gone" in said:
+        for name in ("journals", "run_journals", "stranded_runs", "waiting_runs", "lost_runs", "orphan_folders"):
+            assert patient.bad(name) == f"{NOT_KNOWN} → {FIRST}", name
     assert _bytes(path) == before, "nothing is made or changed by looking"
 
 

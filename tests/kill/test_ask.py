@@ -511,12 +511,73 @@ steps:
     first = arena.command("resume", "fan", "--took-place", "s[0]")
     assert first.returncode == 75, "the other question is open"
     assert "step s[1]" in first.stderr and "step s[0]" not in first.stderr
-    whole = arena.command("resume", "fan", "--rerun", "s")
-    assert whole.returncode == 2 and "those that do: s[1]" in whole.stderr
+    other = arena.command("resume", "fan", "--rerun", "s[0]")
+    assert other.returncode == 2 and "those that do: s[1]" in other.stderr
     gates[1].open()
-    assert arena.command("resume", "fan", "--rerun", "s[1]").returncode == 0
+    assert arena.command("resume", "fan", "--rerun", "s").returncode == 0, "all of it that waits"
     assert sorted(steps(arena)) == ["after 1", "s[0] 1", "s[1] 1", "s[1] 2", "s[2] 1"]
     assert arena.rows("SELECT outcome, steps_done, steps_total FROM runs") == [("succeeded", 4, 4)]
+
+
+def asking_instances(arena: Arena, number: int, keys: str = "") -> None:
+    """A run of that many instances, all of which wait for an answer."""
+    gate = arena.gate("gate")
+    file = arena.job("fan", f"""
+max_parallel: {number}
+steps:
+- {{id: s, foreach: {list(range(number))}, run: '{NOTE}; echo x >> "$ARENA/begun"; {gate.shell}', on_interrupt: ask}}
+- {{id: after, run: '{NOTE}'}}
+""")  # fmt: skip
+    arena.start("run", str(file))
+    wait_for(lambda: (arena.root / "begun").exists() and len((arena.root / "begun").read_text().split()) == number)
+    arena.kill_everything()
+    arena.command("resume", "fan")
+    assert run_state(arena) == "waiting"
+
+
+def test_a_step_is_answered_for_all_its_instances_but_for_those_named_themselves(arena: Arena) -> None:
+    asking_instances(arena, 12)
+    shown = arena.command("resume", "fan").stderr
+    assert "for all 12 of step s at once: --took-place s, or --rerun s" in shown
+    both = arena.command("resume", "fan", "--took-place", "s", "--rerun", "s")
+    assert both.returncode == 2 and "one or the other" in both.stderr
+    (arena.root / "gate.go").unlink()
+    (arena.root / "gate.go").write_text("go\n")
+    answered = arena.command("resume", "fan", "--rerun", "s[3]", "--took-place", "s")
+    assert answered.returncode == 0, answered.stderr
+    assert [line for line in steps(arena) if line.endswith("2")] == ["s[3] 2"]
+    assert arena.rows("SELECT count(*) FROM wishes WHERE kind = 'took_place'") == [(11,)]
+
+
+READS = """; echo "$ID" >> "$ARENA/ledger"'
+  env: {ID: "${{ steps.send.outputs.id }}"}
+  if: 'true"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "last"),
+    [
+        ("outputs: {id: string}", NOTE),
+        ("timeout: 1h", NOTE + READS),
+    ],
+    ids=["declared", "read"],
+)
+def test_what_gives_outputs_is_not_said_to_have_taken_place(arena: Arena, extra: str, last: str) -> None:
+    """Nobody knows them: what reads them would fail. The job file takes what they were in their place."""
+    parked(arena, f"on_interrupt: ask\n  {extra}", last=last)
+    refused = arena.command("resume", "job", "--took-place", "send")
+    assert refused.returncode == 2, refused.stderr
+    assert "step send gives outputs (id), which are not known" in refused.stderr
+    assert f"agentrun resume {arena.run_id} --spec FILE" in refused.stderr
+    assert (run_state(arena), arena.rows("SELECT count(*) FROM wishes")) == ("waiting", [(0,)])
+    text = (arena.root / "job.yaml").read_text()
+    for old, new in (("outputs: {id: string}", ""), ("${{ steps.send.outputs.id }}", "i-42")):
+        text = text.replace(old, new)
+    (arena.root / "other.yaml").write_text(text)
+    assert arena.command("resume", "job", "--spec", "other.yaml").returncode == 75
+    answered = arena.command("resume", "job", "--took-place", "send")
+    assert answered.returncode == 0, answered.stderr
+    assert steps(arena)[:2] == ["send 1", "after 1"]
 
 
 @pytest.mark.parametrize("policy", ["ask", "verify"])
@@ -556,6 +617,16 @@ def test_a_child_run_stays_and_waits_for_its_answer(arena: Arena) -> None:
     wait_for(lambda: arena.rows("SELECT 1 FROM steps WHERE question IS NOT NULL"))
     assert arena.rows("SELECT job, state FROM runs ORDER BY job") == [("job", "running"), ("parent", "running")]
     wait_for(lambda: "did it take place?" in arena.command("logs", "parent").stdout)
+    parent_id = arena.rows("SELECT id FROM runs WHERE job = 'parent'")[0][0]
+    listed = [line for line in arena.command("status").stdout.splitlines() if parent_id in line]
+    assert [f"call/send: was it done? agentrun status {parent_id}" in line for line in listed] == [True], listed
+    shown = arena.command("status", "parent").stdout
+    assert f"agentrun resume {child} --took-place send" in shown
+    as_json = arena.status("parent")
+    assert [(one["run"], one["step"]) for one in as_json["questions"]] == [(child, "send")]
+    assert as_json["steps"][0]["question"] == f"{child}, send: {as_json['questions'][0]['question']}"
+    checks = {one["check"]: one["detail"] for one in json.loads(arena.command("doctor", "--json").stdout)}
+    assert f"1 run with a step that waits for an answer: parent/{parent_id}" in checks["waiting_runs"]
     answered = arena.command("resume", child, "--took-place", "send")
     assert answered.returncode == 0 and "goes on where it is being advanced" in answered.stderr
     assert running.wait(LIMIT) == 0

@@ -274,6 +274,10 @@ def test_the_plan_follows_what_becomes_of_an_interrupted_step(arena: Arena, poli
     shown = arena.command("resume", "job", "--plan")
     assert {line.split()[2]: line.split()[1] for line in shown.stdout.splitlines()[:-1]} == fates
     assert (arena.home / "agentrun.db").read_bytes() == before
+    as_json = json.loads(arena.command("resume", "job", "--plan", "--json").stdout)
+    assert (as_json["schema"], as_json["run"], as_json["from"]) == ("agentrun.resume_plan/1", arena.run_id, None)
+    assert {step["id"]: step["fate"] for step in as_json["steps"]} == fates
+    assert all(step["why"] for step in as_json["steps"])
     gate.open()
     arena.command("resume", "job")
     assert ("c 1" in arena.lines()) == (fates["c"] == "run"), "and so it came"

@@ -13,9 +13,10 @@ import pytest
 from agentrun.model import Budget, Job, Repeat, Step
 from agentrun.render.progress import Progress
 from agentrun.render.terminal import Look
-from agentrun.store.changes import AttemptStarted, RunClosing, StepAsked, StepParked, StepSettled
+from agentrun.store.changes import AttemptEnded, AttemptStarted, RunClosing, StepAsked, StepParked, StepSettled
 from agentrun.store.instances import Item, ListFrozen, RoundBegun, UntilAnswered, UntilAsked
 from agentrun.store.read import Run
+from agentrun.store.stuck import StepStuck, StepUnstuck
 
 NOW = 1_795_168_800_000
 
@@ -159,6 +160,40 @@ def test_which_budget_is_not_known_while_the_run_ends(screen: Screen, daily: Bud
         f"- s0  skipped: {told}",
         f"quotes/7f3a  0 of 4 done, 1 skipped  0.5 s, ending: {told}",
     ]
+
+
+def test_a_slow_run_is_told_to_be_slow(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(), job(), 1_000, NOW, slow_after=11_000)
+    shown.tick(NOW + 11_000)
+    assert screen.shown() == ["quotes/7f3a  0 of 4 done  11.0 s, longer than its usual 1.0 s"]
+    shown.tick(NOW + 12_000)
+    assert screen.shown() == ["quotes/7f3a  0 of 4 done  12.0 s, slow, longer than its usual 1.0 s"]
+
+
+def test_a_stuck_step_is_told_as_long_as_it_is(screen: Screen) -> None:
+    shown = view(screen)
+    shown.begin(run(2), job(2), None, NOW)
+    shown.changed([started(0), started(1)], NOW)
+    shown.changed([StepStuck("s0", 1, NOW + 1_000, NOW + 61_000)], NOW + 61_000)
+    assert screen.shown()[1:] == [
+        "  step 1 of 2  s0  1 min 01 s  no output and no CPU for 1 min 00 s", "  step 2 of 2  s1  1 min 01 s",
+    ]  # fmt: skip
+    shown.changed([StepUnstuck("s0", 1, NOW + 62_000)], NOW + 62_000)
+    assert screen.shown()[1:] == ["  step 1 of 2  s0  1 min 02 s", "  step 2 of 2  s1  1 min 02 s"]
+    shown.changed([StepStuck("s0", 1, NOW + 62_000, NOW + 92_000)], NOW + 92_000)
+    shown.changed([AttemptEnded("s0", 1, "failed", NOW + 93_000), started(0, NOW + 94_000, 2)], NOW + 94_000)
+    assert screen.shown()[1] == "  step 1 of 2  s0 (attempt 2)  0.0 s", "the next attempt has done nothing wrong"
+
+
+def test_of_stuck_instances_there_is_the_number(screen: Screen) -> None:
+    shown = view(screen, 140)
+    shown.begin(run(1), Job("quotes", (Step(id="s0", index=0, foreach=[1, 2]),)), None, NOW)
+    items = [Item(n, n, str(n), str(n)) for n in range(2)]
+    begun = [AttemptStarted(f"s0[{n}]", 0, 1, 0, 0, False, "", "{}", NOW) for n in range(2)]
+    shown.changed([ListFrozen("s0", 0, 2, items, NOW), *begun], NOW)
+    shown.changed([StepStuck(f"s0[{n}]", 1, NOW + n * 1_000, NOW + 9_000) for n in range(2)], NOW + 9_000)
+    assert screen.shown()[1].endswith("[0] [1]  2 are stuck: no output and no CPU for 9.0 s at most")
 
 
 def test_closing_and_overtime_are_told(screen: Screen) -> None:

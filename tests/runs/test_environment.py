@@ -50,6 +50,8 @@ steps:
     assert spans[0] and spans[1] and spans[0][1] == spans[1][1] and spans[0][2] != spans[1][2]
     assert first["AGENTRUN_RUN_DIR"] == second["AGENTRUN_RUN_DIR"] and os.path.isdir(first["AGENTRUN_RUN_DIR"])
     assert os.path.isdir(first["AGENTRUN_JOB_DIR"]) and run not in first["AGENTRUN_JOB_DIR"]
+    for folder in (first["AGENTRUN_JOB_DIR"], os.path.dirname(first["AGENTRUN_JOB_DIR"])):
+        assert os.stat(folder).st_mode & 0o777 == 0o700
     assert not os.path.exists(first["TMPDIR"]), "gone with its attempt"
 
     again = place.run(job)

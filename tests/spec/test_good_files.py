@@ -65,6 +65,19 @@ def test_everything_of_the_steps() -> None:
     assert send.env == {"OUTCOME": "${{ steps.rates.outcome }}", "N": "5"}
 
 
+def test_what_is_stuck_is_a_matter_of_defaults_too() -> None:
+    steps = decode(
+        "defaults: {stuck_after: 30m, on_stuck: kill}\n"
+        "steps:\n- run: a\n- run: b\n  stuck_after: 1s\n- run: c\n  on_stuck: report\n- job: d.yaml\n",
+        "x.yaml",
+    ).steps
+    assert [(step.stuck_after, step.on_stuck) for step in steps] == [
+        (1_800_000, "kill"), (1_000, "kill"), (1_800_000, "report"), (None, "report"),
+    ]
+    (step,) = decode("defaults: {on_stuck: kill}\nsteps:\n- run: a\n  stuck_after: 90s\n", "x.yaml").steps
+    assert (step.stuck_after, step.on_stuck) == (90_000, "kill")
+
+
 def test_scalars_stay_what_they_are() -> None:
     job, _ = load(str(GOOD / "scalars.yaml"))
     assert (job.name, job.description) == ("2024.10", "on")

@@ -11,16 +11,19 @@ from agentrun.spec.decode import decode
 from agentrun.spec.quoting import quoted, scalar
 
 TEXTS = [
-    "./backup.sh", "echo hi", "echo 'it''s'", 'echo "a"', "a: b", "a #b", "#", "- a", "? x", "* * *", "&a", "!t", "%d", "@x",
-    "`x`", "{a: b}", "[a]", "| cat", "> x", "null", "~", "true", "0755", "1:30", "1.10", "2026-01-01", "y", "<<", "=",
-    "it's \"both\" \\ ways", "tab\there", "\ttab first", " blank first", "blank last ", "a\nb", "a\nb\n", "a\n\n", "\na",
-    "a\n\nb", "a\n  b\n c", " a\nb", "a \nb", "a\n\tb", "a\r\nb", "a\n# b\n", "a\n--- b", "---", "...", "ü€😀", "a\u2028b", "a\x85b",
-    "a\x00b", "a\x1bb", "a\ufeffb", "\ufeffa", "a\x7fb", "\u202ea", "x" * 500, "a\\nb", "'", '"', "\\", ":", "a:", ": a", "a,b", ",",
-    "grep -c '^a: #1$' \"$f\" | mail -s \"it's\" x@y && true || { echo no; }", "\N{NO-BREAK SPACE}a", "\u3000", "a\n\u3000",
+    "./backup.sh", "echo hi", "echo 'it''s'", 'echo "a"', "a: b", "a #b", "#", "- a", "? x", "* * *", "&a",
+    "!t", "%d", "@x", "`x`", "{a: b}", "[a]", "| cat", "> x", "null", "~", "true", "0755", "1:30", "1.10",
+    "2026-01-01", "y", "<<", "=", "it's \"both\" \\ ways", "tab\there", "\ttab first", " blank first",
+    "blank last ", "a\nb", "a\nb\n", "a\n\n", "\na", "a\n\nb", "a\n  b\n c", " a\nb", "a \nb", "a\n\tb",
+    "a\r\nb", "a\n# b\n", "a\n--- b", "---", "...", "ü€😀", "a\u2028b", "a\x85b", "a\x00b", "a\x1bb", "a\ufeffb",
+    "\ufeffa", "a\x7fb", "\u202ea", "x" * 500, "a\\nb", "'", '"', "\\", ":", "a:", ": a", "a,b", ",",
+    "grep -c '^a: #1$' \"$f\" | mail -s \"it's\" x@y && true || { echo no; }", "\N{NO-BREAK SPACE}a", "\u3000",
+    "a\n\u3000",
 ]  # fmt: skip
 PIECES = [
-    " ", "\n", "\t", "'", '"', "\\", "#", ":", ": ", " #", "-", "- ", "%", "{", "}", "[", "]", ",", "&", "*", "!", "|", ">", "@",
-    "`", "~", "?", "=", "$x", "ü", "😀", "\r", "\x85", "\u2028", "\x07", "\ufeff", "a", "b1", "null", "0", "...", "---", "\n\n",
+    " ", "\n", "\t", "'", '"', "\\", "#", ":", ": ", " #", "-", "- ", "%", "{", "}", "[", "]", ",", "&", "*",
+    "!", "|", ">", "@", "`", "~", "?", "=", "$x", "ü", "😀", "\r", "\x85", "\u2028", "\x07", "\ufeff", "a", "b1",
+    "null", "0", "...", "---", "\n\n",
 ]  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class Rig:
         self.reader = ResultsReader(self.folder.results)
         self.results: dict[tuple[str, int], Result] = {}
         self.said: list[str] = []
+        self.stuck: list[list[tuple[str, int]]] = []  # who does nothing, each time that the shim said it
         self.over: dict[str, int] = {}  # what of the run's limits was crossed, and what was used by then
         self.link: Link
         self.shims: list[int] = []
@@ -145,6 +146,8 @@ class Rig:
     def _hear(self) -> None:
         for message in self.link.receive():
             self.said.append(message["is"])
+            if message["is"] == "stuck":
+                self.stuck.append([(instance, attempt) for instance, attempt, _ in message["attempts"]])
             if message["is"] == "over":
                 assert message["what"] not in self.over, "told twice"
                 self.over[message["what"]] = message["spent"]
@@ -156,6 +159,14 @@ class Rig:
         while what not in self.over:
             self._listen(until, f"word that the run is over its {what}")
         return self.over[what]
+
+    def told_stuck(self, times: int = 1) -> list[list[tuple[str, int]]]:
+        """Wait until the shim has said so many times who does nothing."""
+        until = time.monotonic() + PATIENCE
+        self._hear()  # what came together with the hello
+        while len(self.stuck) < times:
+            self._listen(until, "word of who does nothing")
+        return self.stuck
 
     def log(self, instance: str = "a", attempt: int = 1) -> bytes:
         return Path(self.folder.log(instance, attempt)).read_bytes()

@@ -148,5 +148,5 @@ def test_who_was_killed_has_no_status(tmp_path: Path, cause: str, code: int | No
     attempt = Attempt({"instance": "a", "attempt": 1}, 1)
     attempt.ending, attempt.cause = True, cause
     attempt.ended(code, 9 if code is None else None, None)
-    Limits(RunFolder(str(tmp_path), "r"), {}, {}, lambda what, spent: None).ended(attempt)
+    Limits(RunFolder(str(tmp_path), "r"), {}, {}, lambda what, spent: None, lambda: None).ended(attempt)
     assert attempt.cause == said

@@ -5,22 +5,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import shutil
+import socket
 import sqlite3
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agentrun.errors import Busy, CannotWrite, StoreError
+from agentrun.instants import parse_rfc3339
 from agentrun.store import database as module
-from agentrun.store import locks, schema
+from agentrun.store import locks, schema, spent
 from agentrun.store.database import Database, open_for_reading, open_for_writing, path
 from agentrun.store.folders import RunFolder
+from agentrun.store.inspection import inspect
+from agentrun.store.jobs import Jobs
 from agentrun.store.read import Reader
+from agentrun.store.repair import repair
 from agentrun.store.write import Store
 
 from .records import failed_run, owned, python, snapshot
@@ -209,11 +215,29 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         open_for_writing(str(tmp_path / "state"))
 
 
-def test_a_folder_in_place_of_the_database(root: str) -> None:
-    os.makedirs(path(root), 0o700)
-    for opener in (open_for_writing, open_for_reading):
-        with pytest.raises(StoreError):
-            opener(root)
+def _socket(file: str) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("folder", os.mkdir), ("pipe", os.mkfifo), ("socket", _socket),
+        ("device", lambda file: os.symlink("/dev/zero", file)),
+    ],
+)  # fmt: skip
+def test_no_plain_file_in_place_of_the_database(root: str, kind: str, make: Callable[[str], None]) -> None:
+    """To open a pipe for reading waits for who writes into it: nobody ever does."""
+    open_for_writing(root).close()
+    os.rename(path(root), path(root) + ".away")
+    make(path(root))
+    told = f"{path(root)} is a {kind}, not a database"
+    for work in (open_for_writing, open_for_reading, inspect, lambda home: repair(home, print)):
+        before = os.lstat(path(root))
+        with pytest.raises(StoreError, match=re.escape(told)) as refused:
+            work(root)
+        assert (refused.value.exit_code, os.lstat(path(root)).st_ino) == (74, before.st_ino)
 
 
 # --- migrations ---
@@ -258,7 +282,7 @@ def test_a_database_of_an_earlier_release_is_understood_for_ever(root: str, name
     database = open_for_writing(root)
     reader = Reader(database.connection)
     assert version(root) == schema.VERSION
-    assert [(run.job, run.state, run.outcome) for run in reader.runs()] == [
+    assert [(run.job, run.state, run.outcome) for run in reader.runs() if run.job != "asks"] == [
         ("slow", "running", None), ("nightly", "finished", "failed"), ("nightly", "finished", "failed"),
         ("nightly", "finished", "succeeded"),
     ]  # fmt: skip
@@ -271,6 +295,28 @@ def test_a_database_of_an_earlier_release_is_understood_for_ever(root: str, name
     Store(database).reopen(failed.id, ["mail", "tidy"], handlers={"tidy"}, by="ada", now=2_000_000_000_000)
     again = reader.run(failed.id)
     assert (again.state, again.steps_done, again.steps_total) == ("running", 2, 4)
+    database.close()
+
+
+def test_what_version_4_recorded_is_there(root: str) -> None:
+    """A parked run and its question, items, usage, keys of ticks; and tables of jobs and ticks, which are empty."""
+    Path(root).mkdir(mode=0o700, exist_ok=True)
+    Path(path(root)).write_bytes(gzip.decompress((OLD / "v4.db.gz").read_bytes()))
+    assert version(root) == 4
+    database = open_for_writing(root)
+    reader = Reader(database.connection)
+    asks = reader.find("asks")
+    assert (asks.state, asks.wake_at) == ("waiting", None)
+    assert [instance for instance, _ in reader.questions(asks.id)] == ["pay"]
+    assert [row.instance for row in reader.steps(asks.id)] == ["list", "list[0]", "list[1]", "pay"]
+    assert sum(use.input_tokens for use in spent.account(reader, asks.id).uses) == 10
+    assert [run.run_key for run in reader.runs(job="nightly")] == ["again", None, "tick 2026-11-20T02:00:00.000Z"]
+    jobs = Jobs(database)
+    assert (jobs.jobs(), jobs.ticks()) == ([], [])
+    tick = parse_rfc3339("2026-11-20T02:00:00Z")
+    assert jobs.taken("nightly", tick, tick) == {tick}
+    overlapping = database.connection.execute("SELECT count(*) FROM runs WHERE overlap_key IS NOT NULL").fetchone()
+    assert overlapping == (0,)
     database.close()
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from agentrun.errors import Busy, NotFound, Overtaken
 from agentrun.store.changes import Change, StepParked
+from agentrun.store.inspection import Inspection
 from agentrun.store.questions import RunParked, StepQuestioned, VerifyAnswered, VerifyAsked
-from agentrun.store.read import Reader
+from agentrun.store.read import Asked, Reader
 from agentrun.store.write import Store
 
 from .records import NOW, OWNER, ended, owned, settled, stamp, started
@@ -134,3 +135,20 @@ def test_a_run_is_not_parked_over_a_wish(asking: Store, reader: Reader, kind: st
     commit(asking, RunParked(None, NOW))
     assert reader.run(RUN).state == "running"
     assert len(reader.events(RUN)) == before
+
+
+def test_the_questions_of_called_runs_are_those_of_their_caller_too(asking: Store, reader: Reader) -> None:
+    for run_id, caller in (("2aaaaaaaaa", (RUN, "b")), ("3aaaaaaaaa", ("2aaaaaaaaa", "c")), ("4aaaaaaaaa", None)):
+        owned(asking, run_id, caller=caller)
+        asking.commit(
+            run_id, 1, stamp(), [started("a"), ended("a", outcome="interrupted"), QUESTION], results_seen=0
+        )
+    text = "did it take place?"
+    own, child, grandchild = (Asked(RUN, "a", text), Asked("2aaaaaaaaa", "a", text, "b"),
+                              Asked("3aaaaaaaaa", "a", text, "b"))  # fmt: skip
+    assert reader.asked(RUN) == [own, child, grandchild]
+    assert reader.asked("2aaaaaaaaa") == [child._replace(via=None), grandchild._replace(via="c")]
+    asking.answer("2aaaaaaaaa", {"a": "rerun"}, by="ada", now=NOW)
+    assert reader.asked(RUN) == [own, grandchild], "what was answered is not asked any more"
+    inspection = Inspection(reader.connection, "agentrun.db")
+    assert inspection.asking() == {RUN, "4aaaaaaaaa"}

@@ -156,6 +156,16 @@ def test_what_is_usual(store: Store, reader: Reader) -> None:
     assert reader.usual_duration("backup") is None
 
 
+@pytest.mark.parametrize(("seconds", "slow"), [
+    ((20, 20), None), ((20, 20, 20), (60_000, 20_000)), ((4, 60, 4, 2, 90), (14_000, 4_000)),
+])  # fmt: skip
+def test_what_is_slow(store: Store, reader: Reader, seconds: tuple[int, ...], slow: tuple[int, int] | None) -> None:
+    """Three times the usual, and ten seconds more than that at least; of two runs nobody can say what is usual."""
+    for number, each in enumerate(seconds):
+        commit(store, owned(store, f"1aaaaaaaa{number}"), finished(at=NOW + each * 1000))
+    assert reader.slow_after("quotes") == slow
+
+
 def test_a_reader_sees_that_somebody_has_written(root: str, store: Store) -> None:
     reading = sqlite3.connect(f"file:{root}/agentrun.db?mode=ro", uri=True)
     reader = Reader(reading)

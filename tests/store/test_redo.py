@@ -307,7 +307,8 @@ def test_no_verb_goes_round_the_journal() -> None:
         for file in (ROOT / "agentrun").rglob("*.py")
         if "database.write(" in file.read_text() and file.name != "write.py"
     ]
-    assert elsewhere == []
+    of_no_run = {"agentrun/store/jobs.py", "agentrun/store/notices.py"}  # their rows are of jobs, or an outbox
+    assert set(elsewhere) - of_no_run == set()
 
 
 def test_every_change_can_be_done_again() -> None:

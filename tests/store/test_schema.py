@@ -156,7 +156,9 @@ def test_every_table_is_strict_and_marked_as_ours(database: Database) -> None:
     connection = database.connection
     rows = connection.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'")
     assert {name: strict for name, strict in rows if not name.startswith("sqlite_")} == dict.fromkeys(
-        ("snapshots", "items", "usage", "spending", "calls", *BASE), 1
+        (
+            "snapshots", "items", "usage", "spending", "calls", "jobs", "ticks", "hearers", "notices", "streaks", *BASE,
+        ), 1,
     )
     pragmas = {"user_version": schema.VERSION, "application_id": schema.APPLICATION_ID, "journal_mode": "wal",
                "synchronous": 2, "foreign_keys": 1}  # fmt: skip
