@@ -57,7 +57,7 @@ VERBS = {
     "unpause": Verb("Let the ticks of a paused job run again.", "Schedules", "pause"),
     "backfill": Verb("Run the ticks of a time that has gone by.", "Schedules"),
     "doctor": Verb("Check what agentrun stands on: this machine, the record, the runs and the crontab.", "Look"),
-    "prune": Verb("Remove old runs, with their logs.", "Look"),
+    "prune": Verb("Remove old runs, with their logs and all else in their folders.", "Look"),
     "notify": Verb("Send a notice to try who is told of a job, or show what was told.", "Look"),
     "init": Verb("Write a commented job file for a command line.", "Job files"),
     "validate": Verb("Check job files and show everything that is wrong in them.", "Job files"),

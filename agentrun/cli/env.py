@@ -65,7 +65,10 @@ def env(
     status is 1 if there are any.
     """
     decoded, _ = load(job)
-    cron = ascron.environment(os.environ, _line_of(job)) if as_cron or explain else {}
+    call = _line_of(job) if as_cron or explain else None
+    cron = ascron.environment(os.environ, call)
+    if (as_cron or explain) and call is None:
+        talk("no line of your crontab runs it: so it is for a line that sets nothing")
     if explain:
         return _explain(decoded, job, cron, step, as_json=as_json)
     wanted, instance = _step(decoded, step)

@@ -236,7 +236,7 @@ def _settings(table: crontab.Table | None) -> dict[str, str]:
         talk(f"left out of the PATH: {', '.join(left_out)}")
     settings = {"SHELL": "/bin/sh"} if table is not None else {}
     settings["PATH"] = path
-    moved = table is not None and table.setting("HOME") is not None
+    moved = table is not None and table.above("HOME") is not None
     if os.environ.get("AGENTRUN_HOME") or moved or (os.geteuid() and os.environ.get("XDG_STATE_HOME")):
         settings["AGENTRUN_HOME"] = home()
     if os.environ.get("XDG_CONFIG_HOME"):
@@ -266,7 +266,20 @@ def _section(entry: Entry) -> crontab.Section:
 def _with(table: crontab.Table, sections: Sequence[crontab.Section]) -> bytes:
     names = {section.name for section in sections}
     others = [section for section in table.jobs if section.name not in names]
-    return table.with_jobs([*others, *sections], _settings(table), _resume_lines())
+    settings = _settings(table)
+    if others:
+        _refuse_home([one.name for one in others], table.inside("AGENTRUN_HOME"), settings.get("AGENTRUN_HOME"))
+    return table.with_jobs([*others, *sections], settings, _resume_lines())
+
+
+def _refuse_home(others: Sequence[str], theirs: str | None, ours: str | None) -> None:
+    """One installation has one state folder: another would move the record of the jobs that are there."""
+    if theirs != ours:
+        raise UsageError(
+            f"what is installed is recorded in {theirs or 'the state folder of the system'} ({', '.join(others)}),"
+            f" and AGENTRUN_HOME is {ours or 'not set'} here",
+            "install with the same AGENTRUN_HOME, or uninstall them first",
+        )
 
 
 def _resume_lines() -> list[bytes]:
@@ -292,6 +305,9 @@ def _refuse_sections(sections: Iterable[crontab.Section], there: Iterable[cronta
 
 def _units(entries: Iterable[Entry], scope: units.Scope) -> list[systemd.Unit]:
     settings = _settings(None)
+    names = {entry.job.name for entry in entries}
+    if others := [one.name for one in units.installed(scope) if one.name not in names]:
+        _refuse_home(others, units.setting(scope, "AGENTRUN_HOME"), settings.get("AGENTRUN_HOME"))
     _try(settings)
     return _unit_texts(entries, scope, settings)
 

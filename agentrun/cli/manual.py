@@ -89,7 +89,10 @@ _ENVIRONMENT = (
 _FILES = (
     ("agentrun.db", "In the state folder: the record, an SQLite database. Its views job_status, step_history and"
      " journal are there to be queried."),
+    ("config.yaml", "In the folder agentrun of XDG_CONFIG_HOME, which is ~/.config if it is not set: what holds for all"
+     " jobs, see agentrun.yaml(5)."),
     ("runs/ID", "In the state folder: the logs, the results and the scratch folder of a run."),
+    ("pruned", "In the state folder: folders of runs that are about to be deleted, and when that is due again."),
     ("jobs/JOB", "In the state folder: what the steps of a job keep from run to run."),
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ def next(
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="So many ticks.")] = 10,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="T", help="The ticks from T on, a date or RFC 3339; default: from now on."),
+        typer.Option("--from", metavar="T", help="The ticks after T, a date or RFC 3339; default: after now."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
@@ -53,7 +53,7 @@ def next(
             f'give it one in {file}, as schedule: "*/15 * * * *"',
         )
     now = now_ms()
-    ticks = calendar.between(_before(start, now, decoded.timezone), 1000 * LATEST, number)
+    ticks = calendar.between(_after(start, now, decoded.timezone), 1000 * LATEST, number)
     name = decoded.timezone or machine_zone()
     if as_json:
         print(jsonshape.dumps(upcoming_shapes(ticks, decoded.timezone, name)))
@@ -66,11 +66,11 @@ def next(
     return 0
 
 
-def _before(start: str | None, now: int, zone: str | None) -> int:
+def _after(start: str | None, now: int, zone: str | None) -> int:
     if start is None:
         return now
     try:
-        return moment(start, zone) - 1
+        return moment(start, zone)
     except (ValueError, OverflowError):
         hint = "for example 2027-03-28, 2027-03-28T03:00 or 2027-03-28T03:00:00Z"
         raise UsageError(f"--from expects a date or a time in RFC 3339, not '{start}'", hint) from None

@@ -62,19 +62,14 @@ class Table(NamedTuple):
         """The jobs that are installed."""
         return self.sections or ()
 
-    def setting(self, name: str) -> str | None:
+    def above(self, name: str) -> str | None:
         """What a variable is set to above the block, for the lines that follow."""
-        line = self._setting(name)
-        found = _SETTING.fullmatch(line) if line is not None else None
-        return os.fsdecode(found[3].strip(b"'\"")) if found else None
+        return _value(_last_setting(self.before.splitlines(), name))
 
-    def _setting(self, name: str) -> bytes | None:
-        last = None
-        for line in self.before.splitlines():
-            found = _SETTING.fullmatch(line)
-            if found and found[2] == name.encode():
-                last = line
-        return last
+    def inside(self, name: str) -> str | None:
+        """What it is set to for the jobs."""
+        lines = self.body[: self.body.index(_EVERY)] if _EVERY in self.body else self.body
+        return _value(_last_setting(lines, name))
 
     def without(self) -> bytes | None:
         """The crontab without the block; None where there was none, and nothing has come to it."""
@@ -97,7 +92,7 @@ class Table(NamedTuple):
             lines += [os.fsencode(f"# job {section.name}: {section.file}"), *section.lines]
         lines += [_EVERY, *resume, _BELOW]
         for name in settings:
-            above = self._setting(name)
+            above = _last_setting(self.before.splitlines(), name)
             lines.append(setting(name, _DEFAULTS.get(name, "")) if above is None else above)
         return before + b"\n".join([*lines, _END, b""]) + self.after
 
@@ -119,6 +114,20 @@ class Table(NamedTuple):
 
 
 _DEFAULTS = {"SHELL": "/bin/sh", "PATH": PATH}
+
+
+def _last_setting(lines: Iterable[bytes], name: str) -> bytes | None:
+    last = None
+    for line in lines:
+        found = _SETTING.fullmatch(line)
+        if found and found[2] == name.encode():
+            last = line
+    return last
+
+
+def _value(line: bytes | None) -> str | None:
+    found = _SETTING.fullmatch(line) if line is not None else None
+    return os.fsdecode(found[3].strip(b"'\"")) if found else None
 
 
 def parse(text: bytes | None) -> Table:

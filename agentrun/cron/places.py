@@ -134,7 +134,7 @@ def _back_up(root: str, text: bytes) -> None:
     place = backup_folder(root)
     try:
         os.makedirs(place, mode=0o700, exist_ok=True)
-        kept = sorted(name for name in os.listdir(place) if name.startswith("crontab-"))
+        kept = sorted(name for name in os.listdir(place) if name.startswith("crontab-") and name.endswith("Z"))
         if kept:
             with open(os.path.join(place, kept[-1]), "rb") as file:
                 if file.read() == text:
@@ -192,7 +192,8 @@ def _call(words: Sequence[str], given: bytes = b"", **environ: str) -> tuple[int
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C", **environ},
+        # Debian's would show three lines of its own otherwise, where a user has asked it to
+        env={**os.environ, "LC_ALL": "C", "CRONTAB_NOHEADER": "Y", **environ},
         start_new_session=True,
     )
     try:

@@ -81,6 +81,12 @@ def job_file(text: str) -> str | None:
     return _unquoted(found[1]) if found else None
 
 
+def setting(text: str, name: str) -> str | None:
+    """What a service of ours sets a variable to; None if it does not."""
+    found = re.search(rf'^Environment="{name}=(.*)"$', text, re.MULTILINE)
+    return _unquoted(found[1]) if found else None
+
+
 def _head(about: str, *more: str) -> list[str]:
     return [MARK, *more, "[Unit]", f"Description={about}", ""]
 

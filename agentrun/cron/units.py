@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from ..errors import CannotWrite, Missing
+from . import systemd
 from .places import put
 from .systemd import MARK, RESUME, Unit, job_file, unit_name
 
@@ -53,6 +54,11 @@ def installed(scope: Scope) -> list[Installed]:
         if name.endswith(".timer") and job != RESUME.removeprefix(unit_name("")):
             found.append(Installed(job, job_file(_text(scope, f"{unit_name(job)}.service")), scope))
     return found
+
+
+def setting(scope: Scope, name: str) -> str | None:
+    """What a variable is set to for all of them."""
+    return systemd.setting(_text(scope, f"{RESUME}.service"), name)
 
 
 def add(scope: Scope, units: Sequence[Unit]) -> tuple[bool, list[str]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from ..model import Job
 from ..store.changes import Change
 from ..store.read import Run
 
 
-class Watcher(Protocol):
-    """Somebody who looks on. `interval`: ms between two ticks, None for none. None of these may raise."""
+class Watcher:
+    """Somebody who looks on, and does nothing about what is not overridden. None of these may raise.
 
-    interval: int | None
+    `interval`: ms between two ticks, None for none.
+    """
+
+    interval: int | None = None
 
     def begin(
         self, run: Run, job: Job, usual_ms: int | None, now: int, *, active: Sequence[tuple[str, str]] = (),
@@ -27,5 +29,3 @@ class Watcher(Protocol):
 
 class Silent(Watcher):
     """Nobody, as under cron and with pipes: nothing is said while all goes well."""
-
-    interval = None

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from ..errors import AgentrunError, StoreError
-from . import cron, cronjobs, folder, kernel, record, runs, surroundings
+from . import cron, cronjobs, folder, kernel, notices, record, runs, surroundings
 from .finding import Check, Finding, bad
 from .site import FIRST, NOT_KNOWN, Site
 
@@ -44,6 +44,8 @@ CHECKS: dict[str, Callable[[Site], Finding]] = {
     "waiting_runs": runs.waiting_runs,
     "lost_runs": runs.lost_runs,
     "orphan_folders": runs.orphan_folders,
+    "notices": notices.notices,
+    "config": notices.config_file,
     "cron_daemon": cron.cron_daemon,
     "crontab": cron.cron_table,
     "cron_resume": cron.cron_resume,

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from ..engine.watcher import Watcher
 from ..model import Budget, split_instance
 from ..store.changes import AttemptStarted, Change, RunClosing, StepSettled
 from ..store.questions import StepQuestioned
@@ -41,7 +42,7 @@ _STEP_LINES = 8    # of steps at work, in the block
 _BAD = ("failed", "timed_out", "over_budget", "cancelled")
 
 
-class Progress:
+class Progress(Watcher):
     """One run's view. `interval` is the ms between ticks that it wants, None for no ticks."""
 
     def __init__(self, stream: TextIO | None = None, look: Look | None = None) -> None:

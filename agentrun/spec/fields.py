@@ -409,8 +409,8 @@ JOB = _table(
             "{on: [failure, recovery], to: [{mail: ops@example.org}], every: 10}", "what config.yaml says",
         ),
         Field(
-            "keep", KEEP, "What agentrun prune leaves of the job's finished runs.",
-            "{runs: 200, days: 30}", "what config.yaml says",
+            "keep", KEEP, "What is left of the job's finished runs when old ones are removed, see KEEPING RUNS.",
+            "{runs: 200, days: 30}", "what config.yaml says, else {runs: 10000}",
         ),
         Field(
             "defaults", DEFAULTS,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import textwrap
 
-from . import fields
+from . import config, fields
 from .document import MAX_DEPTH, MAX_NODES
 from .instances import Items
 from .kinds import AnyValue, Either, ListOf, MapOf, Text
 from .prose import HEAD, LANGUAGE
+from .prose_keeping import KEEPING
+from .prose_notices import NOTICES
 from .prose_run import RUNS
 from .prose_ticks import TICKS
 from .steps import MAX_STEPS
@@ -35,6 +37,9 @@ _SECTIONS = (
     (fields.STEP_BUDGET, "BUDGET OF A STEP", "The keys of budget in a step or in defaults."),
     (fields.CONCURRENCY, "CONCURRENCY", "The keys of concurrency, where it is a mapping, see TICKS."),
     (fields.PARAM, "PARAMETERS", "The keys of a parameter in params."),
+    (fields.NOTIFY, "NOTIFY", "The keys of notify, in the job or in config.yaml, see NOTICES."),
+    (fields.TARGET, "TARGETS OF NOTIFY", "The keys of an item of to. It has exactly one of them but key_file."),
+    (fields.KEEP, "KEEP", "The keys of keep, in the job or in config.yaml. What is beyond one of them goes."),
 )
 
 
@@ -46,7 +51,9 @@ def page() -> str:
         parts.append(f".Sh {title}")
         parts.extend(_sentences(opening))
         parts.extend(_table(table))
-    parts += [LANGUAGE.strip(), TICKS.strip(), RUNS.strip()]
+    parts += [LANGUAGE.strip(), TICKS.strip(), RUNS.strip(), KEEPING.strip(), NOTICES.strip()]
+    parts += _table(config.CONFIG)
+    parts += [".Pp", "The keys of smtp:", *_table(config.SMTP)]
     return "\n".join(parts) + "\n"
 
 

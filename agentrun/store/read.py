@@ -329,8 +329,8 @@ class Reader:
             " SELECT runs.id, coalesce(via, runs.caller_instance) FROM runs JOIN open ON runs.caller = open.id"
             " WHERE runs.state <> 'finished')"
             " SELECT open.id, instance, question, via FROM open JOIN steps ON steps.run_id = open.id"
-            " WHERE state = 'waiting' AND position >= 0 AND question IS NOT NULL AND NOT EXISTS (SELECT 1 FROM wishes WHERE"
-            " wishes.run_id = open.id AND wishes.instance = steps.instance AND taken_at IS NULL)"
+            " WHERE state = 'waiting' AND position >= 0 AND question IS NOT NULL AND NOT EXISTS (SELECT 1 FROM wishes"
+            " WHERE wishes.run_id = open.id AND wishes.instance = steps.instance AND taken_at IS NULL)"
             " ORDER BY via IS NOT NULL, open.id, position, number",
             {"run": run_id},
         )

@@ -1,6 +1,7 @@
 """A damaged or lost database made whole again: from what is sound of it, backups, and the journals of the runs.
 
-Under the write lock, and only while no run is being advanced. The order of effects, for a kill at any instant:
+Under the write lock, unless nothing is found to be wrong without it, and only while no run is being advanced. The
+order of effects, for a kill at any instant:
 
     look        is anything wrong: pages, rows, and what each journal knows that the database does not
     build       a whole database in `agentrun.db.new`: the present one if it is sound, else the newest sound backup,
@@ -38,6 +39,7 @@ from .soundness import faults, is_ours, version_of
 from .trouble import UNREADABLE, check_plain
 
 Say = Callable[[str], None]
+_NOTHING = "nothing is wrong with the database: nothing has been changed"
 _NEW = ".new"
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -64,6 +66,9 @@ def repair(root: str, say: Say) -> Repaired:
     folders.prepare(root)
     lock = database.open_lock(root)
     try:
+        if (looked := _Repair(root, say)).finds_nothing():
+            say(_NOTHING)
+            return Repaired(0, looked.steps(), None, [])
         with database.write_lock(lock, root, say):
             if busy := next(held_runs(root), None):
                 raise Busy(f"run {busy} is being advanced", "try again when it has finished, or end it first")
@@ -87,6 +92,15 @@ class _Repair:
         self._has_forgotten = False
         self._copies: dict[str, redo.History] = {}
 
+    def finds_nothing(self) -> bool:
+        """Whether all is well, without the lock: nobody has to wait while a large record is compared.
+
+        What is written meanwhile may look wrong: then it is looked at again, with the lock.
+        """
+        if any(os.path.exists(self.file + end) for end in (_NEW, database.REPAIRED)):
+            return False
+        return database.is_begun(self.root) and self._faults()[1] and not self._behind() and not self._stale()
+
     def do(self) -> Repaired:
         _unlink(self.file + _NEW)
         if os.path.exists(self.file + database.REPAIRED):
@@ -105,10 +119,10 @@ class _Repair:
             effects.rename(self.file + _NEW, self.file + database.REPAIRED)
             self._put_in_place()
         elif not stale and self.kept is None:
-            self.say("nothing is wrong with the database: nothing has been changed")
+            self.say(_NOTHING)
         if os.path.exists(self.file):
             self._renew()
-        return Repaired(self.rebuilt, self._steps(), self.kept, self.lost)
+        return Repaired(self.rebuilt, self.steps(), self.kept, self.lost)
 
     # --- look
 
@@ -327,7 +341,8 @@ class _Repair:
         if renewed:
             self.say(f"{renewed} {'journal was' if renewed == 1 else 'journals were'} begun anew")
 
-    def _steps(self) -> int:
+    def steps(self) -> int:
+        """How many finished steps there are."""
         if not os.path.exists(self.file) or not os.path.getsize(self.file):
             return 0
         with self._reading() as connection:

@@ -132,23 +132,8 @@ class Store:
             if run.ticks is not None:
                 settle(cursor, run.ticks, run.created_at, run.by)
             snapshot.put(cursor, sha256, decoded)
-            cursor.execute(
-                "INSERT INTO runs (id, job, file, snapshot, params, run_key, scheduled_time, parent, state,"
-                " created_at, steps_total, caller, caller_instance, overlap_key, overlap_limit,"
-                " in_line) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.id, run.job, run.file, sha256, dumps(dict(run.params)), run.run_key, run.scheduled_time,
-                    run.parent, run.created_at, run.steps_total, *(run.caller or (None, None)),
-                    *((run.overlap.key, run.overlap.slots) if run.overlap else (None, None)),
-                    int(run.overlap is not None and run.overlap.queue and (verdict == "waits" or owner is None)),
-                ),
-            )  # fmt: skip
-            detail = {"file": run.file, "job": run.job}
-            if run.parent:
-                detail["parent"] = run.parent
-            if run.caller:
-                detail["caller"] = "/".join(run.caller)
-            journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
+            in_line = run.overlap is not None and run.overlap.queue and (verdict == "waits" or owner is None)
+            _insert(cursor, run, sha256, in_line=in_line)
             for settled in taken_over:
                 settled.write(cursor, run.id, 0)
             if run.parent and taken_over:
@@ -355,6 +340,25 @@ class Store:
             questions.answer(cursor, run_id, answers, by, now)
 
         self._write(run_id, "answer", work, {"answers": dict(answers), "by": by, "now": now})
+
+
+def _insert(cursor: sqlite3.Cursor, run: NewRun, sha256: str, *, in_line: bool) -> None:
+    cursor.execute(
+        "INSERT INTO runs (id, job, file, snapshot, params, run_key, scheduled_time, parent, state,"
+        " created_at, steps_total, caller, caller_instance, overlap_key, overlap_limit, in_line)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.id, run.job, run.file, sha256, dumps(dict(run.params)), run.run_key, run.scheduled_time,
+            run.parent, run.created_at, run.steps_total, *(run.caller or (None, None)),
+            *((run.overlap.key, run.overlap.slots) if run.overlap else (None, None)), int(in_line),
+        ),
+    )  # fmt: skip
+    detail = {"file": run.file, "job": run.job}
+    if run.parent:
+        detail["parent"] = run.parent
+    if run.caller:
+        detail["caller"] = "/".join(run.caller)
+    journal(cursor, run.id, run.created_at, "run_created", run.by, detail=detail)
 
 
 def _place(cursor: sqlite3.Cursor, run_id: str, wanted: Mapping[str, int], now: int) -> None:

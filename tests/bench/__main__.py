@@ -16,8 +16,9 @@ from .arena import Broken, arena
 from .instances import ROWS as INSTANCES
 from .rows import ROWS as COSTS
 from .rows import Row
+from .schedules import ROWS as SCHEDULES
 
-ROWS = COSTS | INSTANCES
+ROWS = COSTS | INSTANCES | SCHEDULES
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ def differences(zone: Zone, transition: Transition) -> Iterator[tuple[str, Diffe
 
 
 def _a_gap_of_three_hours(who: str, zone: Zone, one: Difference) -> bool:
-    """Cron's source has it that a clock which is ahead by more than 180 minutes, the one gone by among them, was set."""
+    """To cron a clock that is ahead by more than 180 minutes, the one that went by among them, was set by somebody."""
     fixed = not SCHEDULES[one.expression].by_clock
     return who == "cron" and fixed and zone.gap(one.at) >= 3 * 3600 and (one.ours, one.theirs) == ((one.at,), ())
 

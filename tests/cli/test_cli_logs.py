@@ -183,15 +183,18 @@ def test_follow_says_what_a_run_waits_for_and_waits_with_it(
     run.end("rates", "interrupted").commit(StepQuestioned("rates", "did it?", 0, run.now), RunParked(None, run.now))
     run.let_go()
     command = [sys.executable, "-c", PROGRAM, "logs", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
-        assert reader.stderr is not None
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert reader.stderr is not None
+    try:
         said = reader.stderr.readline()
         assert "waits for an answer (rates: was it done?); see agentrun status k3v9x00001" in said
         world.store.answer(run.id, {"rates": "took_place"}, by="ann", now=run.now)
-        run.hold().take(resumed=True).commit(WishTaken(1)).settle("rates")
+        run.hold().take(resumed=True).commit(WishTaken(1, run.now)).settle("rates")
         run.start("customers").write("customers", (20, b"last\n")).end("customers").settle("customers").finish()
         run.let_go()
-        out, err = reader.communicate(timeout=10)
+        out, err = reader.communicate(timeout=30)
+    finally:
+        reader.kill()
     assert out.endswith("last\n") and "first" in out
     assert err == "", "it is said once"
 

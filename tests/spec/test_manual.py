@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from agentrun.spec.config import CONFIG, SMTP
 from agentrun.spec.fields import TABLES
 from agentrun.spec.manual import page
 from agentrun.spec.scope import FORMS
@@ -13,8 +14,12 @@ from agentrun.spec.scope import FORMS
 
 def test_every_key_is_there() -> None:
     listed = re.findall(r"^\.It Ic (\w+)$", page(), re.MULTILINE)
-    order = ("job", "steps", "retry", "repeat", "budget", "daily", "step-budget", "params")
-    assert listed == [name for table in order for name in TABLES[table].fields]
+    order = (
+        "job", "steps", "retry", "repeat", "budget", "daily", "step-budget", "concurrency", "params", "notify",
+        "targets", "keep",
+    )  # fmt: skip
+    tables = [*(TABLES[table] for table in order), CONFIG, SMTP]
+    assert listed == [name for table in tables for name in table.fields]
 
 
 def test_every_form_of_reference_is_there() -> None:

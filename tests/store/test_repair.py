@@ -308,6 +308,15 @@ def test_nothing_is_wrong(home: str, known: Rows) -> None:
     assert not os.path.exists(f"{home}/nowhere")
 
 
+def test_nobody_waits_for_a_look_at_what_is_well(home: str) -> None:
+    lock = database.open_lock(home)
+    told: list[str] = []
+    with database.write_lock(lock, home, print):
+        repair(home, told.append)  # it would wait for ever
+    os.close(lock)
+    assert told == ["nothing is wrong with the database: nothing has been changed"]
+
+
 def test_not_while_a_run_is_advanced_but_with_a_shim_that_waits(home: str) -> None:
     os.unlink(f"{home}/agentrun.db")
     lock = os.open(RunFolder(home, "zaaaaaaaaa").lock, os.O_RDWR | os.O_CREAT)
