@@ -202,9 +202,14 @@ working_dir: {scalar(wanted.folder, 0)}
 # How long all of it may take.
 # deadline: 2h
 
+# sh ends at the first command that fails, but calls a pipe good if its last command is; bash calls it failed if any is.
+# shell: bash
+
+# How many finished runs are kept, with their logs, and for how long; what is beyond any of it is removed.
+# keep: {{runs: 200, days: 30}}
+
 steps:
 - id: {scalar(step, 2)}
-  # A program text for `sh -e`, which ends at the first command that fails; `shell: bash` is for bash.
   run: {scalar(wanted.command, 2)}
 
   # An attempt that hangs is ended after so long, with all that it has started; without, it hangs until you look.

@@ -75,7 +75,7 @@ def test_to_standard_output(world: World, here: Path) -> None:
 def test_every_offer_can_be_taken(world: World, here: Path) -> None:
     _, out, _ = world.call("init", "./a.sh", "-o", "-")
     offers = re.findall(r"(?m)^( *)# ((?:- )?([a-z_]+): .*)$", out)
-    assert {"schedule", "catch_up", "concurrency", "env", "deadline", "timeout", "retry", "on_interrupt", "id"} <= {
+    assert {"schedule", "catch_up", "concurrency", "env", "deadline", "shell", "keep", "timeout", "retry", "on_interrupt", "id"} <= {
         key for _, _, key in offers
     }
     taken = re.sub(r"(?m)^( *)# ((?:- )?(?:[a-z_]+): .*|  [a-z]+: .*)$", r"\1\2", out)
