@@ -60,7 +60,9 @@ def logs(
     raw: Annotated[bool, typer.Option("--raw", help="The bytes as they were written, attempt after attempt.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> int:
-    """Show what the steps of a run wrote. With --follow, a run that waits for an answer says so, and is waited for.
+    """Show what the steps of a run wrote.
+
+    With --follow, a run that waits for an answer says so, and is waited for.
 
     A line says when it was written, which job and run it belongs to, which step of how many, and the attempt:
 

@@ -23,9 +23,9 @@ _Job = Annotated[
 def pause(
     job: _Job, why: Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Why, for those who look.")] = None
 ) -> int:
-    """Let the ticks of a job be skipped until `unpause`; its runs that are at work go on.
+    """Let the ticks of a job be skipped until `unpause`.
 
-    Each skipped tick is on record. A run that is started by hand, or by `backfill`, is not held up.
+    Its runs that are at work go on. Each skipped tick is on record. A run that is started by hand, or by `backfill`, is not held up.
     """
     name, file = find_job(open_record(), job)
     with advance.open_store() as store:
@@ -41,7 +41,10 @@ def pause(
 
 
 def unpause(job: _Job) -> int:
-    """Let the ticks of a paused job run again. Those that were skipped stay so: `backfill` runs them."""
+    """Let the ticks of a paused job run again.
+
+    Those that were skipped stay so: `backfill` runs them.
+    """
     name, _ = find_job(open_record(), job)
     with advance.open_store() as store:
         jobs = Jobs(store.database)
