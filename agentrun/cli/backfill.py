@@ -17,6 +17,7 @@ from ..instants import rfc3339
 from ..render.terminal import talk
 from ..render.times import full, moment, now_ms
 from ..store.jobs import JobQuestions
+from ..store.prune import forgotten_up_to
 from ..store.write import RunKeyTaken
 from . import advance, starts
 from . import complete as offers
@@ -63,6 +64,10 @@ def backfill(
         ticks = [tick for tick in calendar.between(first - 1, last) if tick not in ran]
         if ran:
             talk(f"{len(ran)} of these ticks have run already")
+        forgotten = forgotten_up_to(store.database.connection, name)
+        if forgotten is not None and ticks and ticks[0] <= forgotten:
+            talk(f"runs up to {full(forgotten)} were pruned, and nobody knows whether a tick before that has run")
+            ticks = [tick for tick in ticks if tick > forgotten]
         if dry_run:
             print("\n".join(rfc3339(tick) for tick in ticks))
             return 0

@@ -37,7 +37,7 @@ def logs(
         typer.Argument(metavar="RUN", help="The run; without it, the latest.", autocompletion=offers.complete_run),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on showing what is written, until the run has finished.")
+        bool, typer.Option("--follow", "-f", help="Go on until the run has finished; if it waits for an answer, say so.")
     ] = False,
     step: Annotated[
         list[str] | None,
@@ -61,8 +61,6 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> int:
     """Show what the steps of a run wrote.
-
-    With --follow, a run that waits for an answer says so, and is waited for.
 
     A line says when it was written, which job and run it belongs to, which step of how many, and the attempt:
 

@@ -25,7 +25,8 @@ def pause(
 ) -> int:
     """Let the ticks of a job be skipped until `unpause`.
 
-    Its runs that are at work go on. Each skipped tick is on record. A run that is started by hand, or by `backfill`, is not held up.
+    Its runs that are at work go on. Each skipped tick is on record. A run that is started by hand, or by `backfill`, is
+    not held up.
     """
     name, file = find_job(open_record(), job)
     with advance.open_store() as store:

@@ -17,6 +17,7 @@ from ..engine.ending import status_of_run
 from ..errors import JobFileError, UsageError
 from ..instants import parse_rfc3339, rfc3339
 from ..store.folders import home
+from ..store.prune import forgotten_up_to
 from ..store.read import Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
@@ -71,10 +72,23 @@ def run(
         key = run_key
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
+        if tick is not None:
+            _check_known(store, snapshot.job.name, tick, key)
         try:
             raise typer.Exit(start.once(key, tick, pausable=tick is not None and not starts.on_a_terminal()))
         except RunKeyTaken as taken:
             raise typer.Exit(_again(store, taken.run_id, params, key, as_json=as_json, detach=detach))
+
+
+def _check_known(store: Store, job: str, tick: int, key: str | None) -> None:
+    """That it is not forgotten whether a tick has run. Raises UsageError."""
+    forgotten = forgotten_up_to(store.database.connection, job)
+    if forgotten is None or tick > forgotten or (key is not None and store.reader.by_key(job, key) is not None):
+        return
+    raise UsageError(
+        f"runs of job {job} up to {rfc3339(forgotten)} were pruned: nobody knows whether this tick has run",
+        "to run it all the same, give it no tick but a key of its own: --run-key",
+    )
 
 
 def snapshot_of(store: Store, path: str) -> Snapshot:

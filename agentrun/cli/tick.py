@@ -28,7 +28,7 @@ from .run import check_children, snapshot_of
 _LATER = 3_600_000  # ms until a job whose file is wrong is looked at again
 
 
-def tick(job: Annotated[str, typer.Argument()]) -> int:
+def tick(job: Annotated[str, typer.Argument(help="The job's name.")]) -> int:
     """Run or record what a job has missed."""
     now = wall()
     with advance.open_store() as store:

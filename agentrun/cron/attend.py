@@ -17,7 +17,7 @@ from ..errors import JobFileError
 from ..model import Job, Problem
 from ..notify.hearers import encoded, hearers
 from ..store.jobs import JobQuestions, JobRow, Settlement, Unrun
-from .due import Due, Rules, due
+from .due import LATE, Due, Rules, due
 from .jitter import here, offset
 from .ticks import Calendar
 
@@ -88,7 +88,8 @@ class Attendance(NamedTuple):
         """From when on this schedule is in force, and what the one before it leaves behind."""
         changed = min(max(settled, _written(self.file)), now)
         taken, told = known.taken(row.name, settled + 1, changed), known.told(row.name, settled)
-        old = due(_calendar(row.schedule), Rules(), settled, changed, fired=False, taken=taken, told=told)
+        # all of them up to then: nobody else will ask for those that are not late yet
+        old = due(_calendar(row.schedule), Rules(), settled, changed + LATE, fired=False, taken=taken, told=told)
         return changed, old.unrun
 
     def _check_file(self, row: JobRow) -> None:

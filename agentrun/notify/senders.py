@@ -105,7 +105,7 @@ def _apprise(letter: Letter) -> None:
     kind = {"failure": "failure", "recovery": "success", "success": "success"}.get(letter.said["event"], "warning")
     server = apprise.Apprise()
     if not server.add(letter.target.address):
-        raise Refused(f"apprise does not know URLs of {str(letter.target.address).partition(':')[0]}://")
+        raise Refused(f"apprise does not take this URL of {str(letter.target.address).partition(':')[0]}://")
     if not server.notify(title=words.headline(letter.said), body=words.letter(letter.said), notify_type=kind):
         raise Refused("apprise could not send it, and says no more")
 

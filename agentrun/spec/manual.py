@@ -14,6 +14,7 @@ from . import config, fields
 from .document import MAX_DEPTH, MAX_NODES
 from .instances import Items
 from .kinds import AnyValue, Either, ListOf, MapOf, Text
+from .notify import KEEP, NOTIFY, TARGET
 from .prose import HEAD, LANGUAGE
 from .prose_keeping import KEEPING
 from .prose_notices import NOTICES
@@ -37,9 +38,9 @@ _SECTIONS = (
     (fields.STEP_BUDGET, "BUDGET OF A STEP", "The keys of budget in a step or in defaults."),
     (fields.CONCURRENCY, "CONCURRENCY", "The keys of concurrency, where it is a mapping, see TICKS."),
     (fields.PARAM, "PARAMETERS", "The keys of a parameter in params."),
-    (fields.NOTIFY, "NOTIFY", "The keys of notify, in the job or in config.yaml, see NOTICES."),
-    (fields.TARGET, "TARGETS OF NOTIFY", "The keys of an item of to. It has exactly one of them but key_file."),
-    (fields.KEEP, "KEEP", "The keys of keep, in the job or in config.yaml. What is beyond one of them goes."),
+    (NOTIFY, "NOTIFY", "The keys of notify, in the job or in config.yaml, see NOTICES."),
+    (TARGET, "TARGETS OF NOTIFY", "The keys of an item of to. It has exactly one of them but key_file."),
+    (KEEP, "KEEP", "The keys of keep, in the job or in config.yaml. What is beyond one of them goes."),
 )
 
 

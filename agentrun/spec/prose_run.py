@@ -281,6 +281,14 @@ agentrun resume RUN --rerun send
 .Ed
 .Pp
 the first of which settles the step as succeeded, without outputs.
+It is refused where the step declares
+.Ic outputs ,
+or another one reads them: write what they were into a copy of the job file,
+adopt that with
+.Ql resume RUN --spec FILE ,
+and answer then.
+The name of a step with instances answers for all that wait, but for those
+that are named themselves.
 Until then
 .Ql agentrun resume
 passes over it.

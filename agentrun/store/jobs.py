@@ -29,7 +29,9 @@ Fate = Literal["skipped", "missed"]
 # stands for it; start_deadline: too old; limit: more than 100; file: its job file was gone or wrong
 UnrunReason = Literal["overlap", "paused", "catch_up", "start_deadline", "limit", "file"]
 
-_JOB = "name, file, file_seen, schedule, settled, due_at, installed, paused_at, paused_by, paused_why, gone_at"
+_JOB = (
+    "name, file, file_seen, schedule, settled, due_at, installed, paused_at, paused_by, paused_why, gone_at, pruned_to"
+)
 _TICK = "job, first, last, number, fate, reason, because, scheduled, at, by"
 
 
@@ -47,6 +49,7 @@ class JobRow(NamedTuple):
     paused_by: str | None
     paused_why: str | None
     gone_at: int | None
+    pruned_to: int | None = None  # the newest tick that was a run's and is not known any more (prune.py)
 
 
 class TickRow(NamedTuple):
@@ -117,13 +120,17 @@ def put(cursor: sqlite3.Cursor, job: str, one: Unrun, now: int, by: str) -> None
 
     A tick that has such a row already keeps it.
     """
+    has_one = cursor.execute(
+        "SELECT 1 FROM ticks WHERE job = ? AND fate = ? AND scheduled = ? AND first <= ? AND last >= ? LIMIT 1",
+        (job, one.fate, int(one.scheduled), one.first, one.last),
+    ).fetchone()
+    if has_one:
+        return
     last = cursor.execute(
         "SELECT first, last, fate, reason, because, scheduled FROM ticks WHERE job = ? ORDER BY last DESC LIMIT 1",
         (job,),
     ).fetchone()
     if last and last[2:] == (one.fate, one.reason, one.because, int(one.scheduled)):
-        if last[1] >= one.last:
-            return
         ran = cursor.execute(
             "SELECT 1 FROM runs WHERE job = ? AND scheduled_time > ? AND scheduled_time < ? LIMIT 1",
             (job, last[1], one.first),

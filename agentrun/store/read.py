@@ -93,8 +93,8 @@ class Reader:
     def ticks_run(self, job: str, *, limit: int) -> list[Run]:
         """The runs of a job that were for a tick, the newest tick first."""
         rows = self.connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE job = ? AND scheduled_time IS NOT NULL AND caller IS NULL AND parent IS NULL"
-            " ORDER BY scheduled_time DESC LIMIT ?",
+            f"SELECT {_RUN} FROM runs WHERE job = ? AND scheduled_time IS NOT NULL"
+            " AND caller IS NULL AND parent IS NULL ORDER BY scheduled_time DESC LIMIT ?",
             (job, limit),
         )
         return made(Run, rows)

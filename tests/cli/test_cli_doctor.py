@@ -158,6 +158,8 @@ def test_repair_brings_back_what_the_journals_know(world: World) -> None:
 
 def test_repair_that_cannot_be_done_now(world: World) -> None:
     world.record("k3v9x00001", Job("quotes", steps("rates"))).take().hold()
+    assert world.call("doctor", "--repair")[0] == 0, "there is nothing to do"
+    world.store.database.connection.execute("DELETE FROM events")
     status, out, err = world.call("doctor", "--repair")
     assert (status, out) == (75, "")
     assert "run k3v9x00001 is being advanced" in err

@@ -38,8 +38,14 @@ def test_a_line_for_each_tick(world: World) -> None:
 
 
 @pytest.mark.usefixtures("riga")
+def test_a_tick_at_t_itself_is_not_after_it(world: World) -> None:
+    _, out, _ = world.call("next", "quotes.yaml", "-n", "1", "--from", "2027-03-28T01:00:00Z", "--json")
+    assert json.loads(out)[0]["utc"] == "2027-03-29T00:30:00.000Z"
+
+
+@pytest.mark.usefixtures("riga")
 def test_json(world: World) -> None:
-    status, out, _ = world.call("next", "quotes.yaml", "-n", "1", "--from", "2027-03-28T03:00:00+02:00", "--json")
+    status, out, _ = world.call("next", "quotes.yaml", "-n", "1", "--from", "2027-03-28T02:59:00+02:00", "--json")
     assert status == 0
     assert json.loads(out) == [
         {

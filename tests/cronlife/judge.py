@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
+_SLACK = 5  # seconds that a command may take to pause a job
 AT_MOST = 100  # ticks that are caught up with, as the README says
 
 
@@ -98,7 +99,7 @@ def violations(job: Watched, answer: str, lines: Sequence[Line], end: int) -> li
     promised = job.ticks(max([end, *(seconds(row["last"]) for row in rows)]))
     mine = [line for line in lines if line.job == job.name or line.what == "cut"]
     found = [*_accounts(job, rows, promised, end), *_runs(job, rows, mine), *_steps(job, mine)]
-    found += _reasons(job, rows, promised, mine)
+    found += [*_reasons(job, rows, promised, mine), *_alone(mine)]
     return [f"{job.name}: {one}" for one in found]
 
 
@@ -204,10 +205,12 @@ def _reasons(
         last_of[line.run] = max(line.now, last_of.get(line.run, 0))
     ran = {row["run"]: row for row in rows if row["fate"] == "ran"}
     for row in rows:
-        if row["fate"] == "ran":
-            continue
         at, ticks = seconds(row["at"]), _of(row, promised)
         name = f"{shown(seconds(row['time']))} is {row['fate']}"
+        if row["fate"] == "ran":
+            if any(begin + _SLACK < at < end - _SLACK for begin, end in job.pauses):
+                yield f"{name} at {shown(at)}, when the job was paused"
+            continue
         match row["fate"], row["reason"]:
             case "skipped", "overlap":
                 if row["because"] not in ran:
@@ -229,6 +232,18 @@ def _reasons(
                     yield f"{name} for the limit, with {newer} newer ones"
             case _:
                 yield f"{name} for the reason {row['reason']!r}"
+
+
+def _alone(lines: Sequence[Line]) -> Iterator[str]:
+    """No two runs of the job at once: none of these jobs allows it."""
+    at_work: str | None = None
+    for line in lines:
+        if line.what == "cut" or (line.what == "end" and line.step == "b" and line.run == at_work):
+            at_work = None
+        elif line.what == "begin" and at_work not in (None, line.run):
+            yield f"run {line.run} began while {at_work} was at work"
+        elif line.what == "begin":
+            at_work = line.run
 
 
 def _paused(pauses: Collection[Sequence[int]], at: int) -> bool:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ..torture.place import Place
+from ..torture.tally import ROOT
 from .moved import Clock
 
 STEP = Path(__file__).with_name("step.sh")
@@ -23,8 +24,8 @@ case $1 in -l) cat "$TORTURE/crontab" 2>/dev/null || { echo "no crontab for $USE
 class Machine(Place):
     """`now` is the time that it shows, in seconds."""
 
-    def __init__(self, begin: int, folder: Path | None = None) -> None:
-        super().__init__(folder=folder)
+    def __init__(self, begin: int, folder: Path | None = None, package: Path = ROOT) -> None:
+        super().__init__(package, folder=folder)
         commands = self.root / "bin"
         commands.mkdir()
         (commands / "crontab").write_text(CRONTAB)

@@ -209,7 +209,7 @@ def test_apprise_is_an_extra_that_is_named_where_it_is_missing(post: Post) -> No
     post.env["PYTHONPATH"] = str(post.root / "lib")
     assert tried(post, "{apprise: 'tgram://token/chat'}") == (0, "apprise tgram://: sent")
     assert post.read("apprised").endswith("job has failed failure\n")
-    assert tried(post, "{apprise: 'odd://token'}")[1].endswith("apprise does not know URLs of odd://")
+    assert tried(post, "{apprise: 'odd://token'}")[1].endswith("apprise does not take this URL of odd://")
 
 
 # --- all of them

@@ -334,6 +334,25 @@ def test_a_tick_that_was_skipped_is_run_when_there_is_room(cron: Cron) -> None:
     assert cron.fates() == ["10:00 ran", "10:15-10:30 (2) skipped overlap", "10:30 ran"]
 
 
+def test_a_tick_that_is_skipped_again_keeps_its_account(cron: Cron) -> None:
+    gate = cron.gate("gate")
+    path = cron.write(job("catch_up: latest", work=gate.shell))
+    first = cron.start("run", path)
+    gate.reached()
+    for time in ("10:15:01", "10:30:01"):
+        cron.at(time)
+        assert cron.fire().status == 75
+    cron.at("10:31:00")
+    assert cron.call("run", path, "--no-tick").status == 75
+    cron.at("10:33:00")
+    assert cron.call("resume").status == 0, "it tries the latest again, and is in the way still"
+    assert cron.fates() == [
+        "10:00 ran running", "10:15-10:30 (2) skipped overlap", "10:31 skipped overlap (no tick)"
+    ]  # fmt: skip
+    gate.open()
+    assert first.wait(LIMIT) == 0
+
+
 def test_without_catch_up_a_skipped_tick_stays_skipped(cron: Cron) -> None:
     gate = cron.gate("gate")
     cron.write(job(work=gate.shell))
@@ -362,6 +381,20 @@ def test_in_line_the_newest_is_kept(cron: Cron) -> None:
     assert first.wait(LIMIT) == 0
     assert cron.marks() == ["10:00", "10:30"]
     assert cron.fates() == ["10:00 ran", "10:15 ran skipped", "10:30 ran"]
+
+
+def test_a_tick_takes_the_place_of_the_run_before(cron: Cron) -> None:
+    gate = cron.gate("gate")
+    (cron.root / "hold").touch()
+    cron.write(job("concurrency: replace", work=f'test ! -e "$ARENA/hold" || {{ {gate.shell}; }}'))
+    first = cron.start("run", str(cron.root / "job.yaml"))
+    gate.reached()
+    (cron.root / "hold").unlink()
+    cron.at("10:15:01")
+    assert cron.fire().status == 0
+    assert first.wait(LIMIT) != 0
+    assert cron.marks() == ["10:00", "10:15"]
+    assert cron.fates() == ["10:00 ran cancelled", "10:15 ran"]
 
 
 def test_a_parked_run_is_at_work(cron: Cron) -> None:
