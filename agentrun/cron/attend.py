@@ -112,7 +112,7 @@ def missed_since(row: JobRow, known: JobQuestions, now: int) -> tuple[Unrun, ...
     if row.schedule is None or row.settled is None:
         return ()
     taken, told = known.taken(row.name, row.settled + 1, now), known.told(row.name, row.settled)
-    found = due(_calendar(row.schedule), Rules(), row.settled, now, fired=False, taken=taken, told=told)
+    found = due(_calendar(row.schedule), Rules(), row.settled, now + LATE, fired=False, taken=taken, told=told)
     return tuple(one._replace(reason="file") for one in found.unrun)
 
 

@@ -109,6 +109,8 @@ def _missed(questions: NoticeQuestions, raised: Notice) -> Outcome:
         ticks = f"{row['number']} ticks" if row["number"] > 1 else "1 tick"
         until = f" to {rfc3339(row['last'])}" if row["number"] > 1 else ""
         lines.append(f"  {ticks}: {rfc3339(row['first'])}{until} ({_MISSED.get(row['reason'], row['reason'])})")
+    first, last = min(row["first"] for row in rows), max(row["last"] for row in rows)
+    lines.append(f"run them now:  agentrun backfill {raised.job} --from {rfc3339(first)} --to {rfc3339(last)}")
     said = words.notice(
         "missed", raised.job, raised.at, error=streak.cause, scheduled_time=rows[-1]["last"], number=streak.number,
         since=streak.since, text=lines,

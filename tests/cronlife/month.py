@@ -34,7 +34,7 @@ DAY = 86_400
 TROUBLE = {"kill": 0.05, "off": 0.015, "cron": 0.015, "twice": 0.06, "long": 0.04, "pause": 0.015, "edit": 0.02}
 LEAST = 2.5  # of each kind of trouble, however short it is
 _LATE = 240  # seconds after the end, when everything that was due has become late
-_JITTER = 4
+_JITTER = 2
 
 
 @dataclass(frozen=True)
