@@ -48,7 +48,8 @@ def backfill(
     now = now_ms()
     first, last = _moment("--from", begin, now), now if to is None else _moment("--to", to, now)
     if last < first:
-        raise UsageError(f"--to {to} lies before --from {begin}")
+        end = f"--to {to}" if to else "now"
+        raise UsageError(f"--from {begin} comes after {end}")
     if last > now:
         raise UsageError(f"--to {to} has not come yet", "a tick is run when it is due, not before")
     file = create.job_file(file)
@@ -82,11 +83,11 @@ def _fill(start: starts.Start, ticks: list[int], *, keep_going: bool) -> int:
             return stopped
         talk(f"tick {place} of {len(ticks)}: {full(tick)}")
         try:
-            status = start.once(f"tick {rfc3339(tick)}", tick)
+            status, over = start.once(f"tick {rfc3339(tick)}", tick)
         except RunKeyTaken:
             continue  # somebody has run it meanwhile
-        done += status == 0
-        if status in (75, 130, 143):
+        done += over and status == 0
+        if not over:
             talk(f"{done} of {len(ticks)} ticks were run; the same command goes on with the others")
             return status
         worst = worst or status

@@ -37,7 +37,7 @@ def logs(
         typer.Argument(metavar="RUN", help="The run; without it, the latest.", autocompletion=offers.complete_run),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run has finished; if it waits for an answer, say so.")
+        bool, typer.Option("--follow", "-f", help="Go on until the run has finished, and say what it waits for.")
     ] = False,
     step: Annotated[
         list[str] | None,

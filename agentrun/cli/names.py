@@ -48,15 +48,16 @@ def find_job(record: Record | None, named: str) -> tuple[str, str]:
 
     Raises NotFound, JobFileError.
     """
-    if os.path.exists(named) or named.endswith((".yaml", ".yml")):
-        from ..spec.decode import load
-
-        return load(named)[0].name, os.path.abspath(named)
-    if record is not None:
+    is_path = "/" in named or named.endswith((".yaml", ".yml"))
+    if record is not None and named and not is_path:
         row = JobQuestions(record.reader.connection).job(named)
         if row is not None:
             return named, row.file
         runs = record.reader.runs(job=named, limit=1)
         if runs:
             return named, runs[0].file
+    if is_path or os.path.isfile(named):
+        from ..spec.decode import load
+
+        return load(named)[0].name, os.path.abspath(named)
     raise NotFound(f"nothing is known of a job {named}", "give the path of its file; `agentrun status` lists the jobs")

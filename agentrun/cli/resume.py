@@ -19,7 +19,7 @@ from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
-from . import advance, answers, starts, sweep
+from . import advance, answers, sweep, turns
 from .complete import complete_run, complete_step
 from .record import need_record
 
@@ -120,9 +120,9 @@ def supervise(run: Annotated[str, typer.Argument()]) -> None:
     """Advance a run silently: what shims and `--detach` start."""
     with advance.open_store() as store:
         try:
-            starts.skip_older(store, run)
+            turns.skip_older(store, run)
             status = advance.advance(store, run, shown=advance.watcher(quiet=True))
-            starts.hand_over(store, store.reader.run(run).overlap_key)
+            turns.hand_over(store, store.reader.run(run).overlap_key)
         except Busy:  # somebody else was quicker: nothing is wrong, and nobody looks on
             status = Busy.exit_code
         raise typer.Exit(status)
@@ -223,7 +223,7 @@ def _resume(store: Store, run: Run, options: _Options, lease: Lease | None = Non
         replace_env=options.env_here,
         as_json=options.as_json,
     )
-    starts.hand_over(store, run.overlap_key)
+    turns.hand_over(store, run.overlap_key)
     return status
 
 
@@ -294,8 +294,9 @@ def _from(store: Store, run: Run, step: str, *, as_json: bool) -> int:
         run.file,
         run.params,
         parent=run.id,
+        scheduled_time=run.scheduled_time,
         taken_over=kept,
         scratch_of=run.id,
         overlap=create.overlap_of(job, run.params, (run.id,)),
     )
-    return starts.begin(store, request, as_json=as_json)
+    return turns.begin(store, request, as_json=as_json).status

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from ..engine import create
+from ..engine.clock import wall
 from ..engine.ending import status_of_run
-from ..errors import JobFileError, UsageError
+from ..errors import JobFileError, Overtaken, UsageError
 from ..instants import parse_rfc3339, rfc3339
 from ..store.folders import home
 from ..store.prune import forgotten_up_to
 from ..store.read import Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
-from . import advance, starts
+from . import advance, starts, turns
 from .complete import complete_job_file
 
 _READ_AT_MOST = 8 << 20  # characters; more than a job file may have
@@ -65,7 +67,7 @@ def run(
         params = create.parameters(snapshot.job, param or ())
         start = starts.Start(store, snapshot, path, params, as_json=as_json, detach=detach)
         own = run_key is not None or tick is not None or no_tick or detach
-        if snapshot.job.schedule and not own and not starts.on_a_terminal():
+        if snapshot.job.schedule and not own and not turns.on_a_terminal():
             raise typer.Exit(start.by_schedule())
         if not detach and (status := start.heal()) is not None:
             raise typer.Exit(status)
@@ -75,9 +77,17 @@ def run(
         if tick is not None:
             _check_known(store, snapshot.job.name, tick, key)
         try:
-            raise typer.Exit(start.once(key, tick, pausable=tick is not None and not starts.on_a_terminal()))
+            pausable = tick is not None and not turns.on_a_terminal()
+            raise typer.Exit(_begin(start, key, tick, pausable=pausable))
         except RunKeyTaken as taken:
             raise typer.Exit(_again(store, taken.run_id, params, key, as_json=as_json, detach=detach))
+
+
+def _begin(start: starts.Start, key: str | None, tick: int | None, *, pausable: bool) -> int:
+    while True:
+        account = None if tick is None else start.account_of(tick, wall())
+        with suppress(Overtaken):  # its ticks were accounted for by somebody else meanwhile
+            return start.once(key, tick, account, pausable=pausable).status
 
 
 def _check_known(store: Store, job: str, tick: int, key: str | None) -> None:

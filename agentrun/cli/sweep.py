@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..engine import create, lost
@@ -26,12 +26,11 @@ from ..store.folders import RunFolder, home
 from ..store.jobs import JobQuestions
 from ..store.read import Reader, Run
 from ..store.write import Store
-from . import answers
+from . import answers, strays
 
 _TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
 _POLL = 0.02  # seconds
 _LET_CRON = 3.0  # seconds in which what cron starts with us has begun
-_SAY_AGAIN = 86_400.0  # seconds until the same is said to cron again
 
 
 def sweep(*, verbose: bool) -> int:
@@ -49,27 +48,32 @@ def sweep(*, verbose: bool) -> int:
     for run in reader.unfinished():
         if lost.is_lost(root, run):
             failed += 1
-            _give_up(root, run)
+            with Store(open_for_writing(root)) as store:
+                strays.give_up(store, run)
         elif why := _not_now(root, reader, run):
             if verbose:
                 print(f"agentrun: {run.job}/{run.id} {why}", file=sys.stderr)
         else:  # also where only a shim holds it: it may be stopped, or have nobody left to serve
             due.append(Work(f"{run.job}/{run.id}", ("supervise", run.id), run.id))
-    due += [Work(row.name, ("tick", row.name), None) for row in JobQuestions(connection).due(wall())]
+    busy = {run.job for run in reader.unfinished()}  # what it has missed waits until that has ended
+    late = JobQuestions(connection).due(wall())
+    due += [Work(row.name, ("tick", row.name), None) for row in late if row.name not in busy]
     waiting = due[::-1]
-    at_work: dict[int, tuple[Work, subprocess.Popen[bytes]]] = {}
+    at_work: dict[int, tuple[Work, subprocess.Popen[bytes], int]] = {}
     while waiting or at_work:
         while waiting and len(at_work) < 2 * (os.cpu_count() or 1):
             work = waiting.pop()
-            process = _start(work)
-            at_work[process.pid] = (work, process)
-        work, process = at_work.pop(_wait_for_any(at_work))
+            process, said = _start(work)
+            at_work[process.pid] = (work, process, said)
+        work, process, said = at_work.pop(_wait_for_any(at_work))
         process.wait()
-        if work.run_id is None:
-            failed += process.returncode not in (0, 75)  # it has said why
-        elif told := _failure(root, reader, work.run_id, process.returncode):
-            failed += 1
-            _tell(root, work.run_id, f"agentrun: {work.name} {told}")
+        words = _read(said)
+        told = _failure(root, reader, work.run_id, process.returncode) if work.run_id else None
+        failed += told is not None or (work.run_id is None and process.returncode != 0)
+        if told:
+            strays.say_once(root, str(work.run_id), f"{words}agentrun: {work.name} {told}")
+        else:
+            print(words, end="", file=sys.stderr, flush=True)
     deliver_due(root, reader)
     connection.close()
     return 1 if failed else 0
@@ -101,31 +105,6 @@ def _not_now(root: str, reader: Reader, run: Run) -> str | None:
     return f"waits in line behind run {line[-1]}" if run.id in line[:-1] else None
 
 
-def _give_up(root: str, run: Run) -> None:
-    """A run without its folder can never go on. Without a terminal it is said once: its record is ended."""
-    advice = f"`agentrun cancel {run.id}` ends its record"
-    if not sys.stderr.isatty():
-        advice = "its record is ended"
-        with Store(open_for_writing(root)) as store:
-            lost.cancel(store, run)
-    print(f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}", file=sys.stderr)
-
-
-def _tell(root: str, run_id: str, line: str) -> None:
-    """Say what went wrong; to cron, which calls every minute, the same of the same run once a day."""
-    note = os.path.join(RunFolder(root, run_id).path, "told")
-    if not sys.stderr.isatty():
-        try:
-            with open(note, encoding="utf-8") as file:
-                if file.read() == line and time.time() - os.fstat(file.fileno()).st_mtime < _SAY_AGAIN:
-                    return
-        except (OSError, ValueError):
-            pass
-        with suppress(OSError), open(note, "w", encoding="utf-8") as file:
-            file.write(line)
-    print(line, file=sys.stderr)
-
-
 def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
     """What went wrong with a run whose supervisor has ended with that status; None if nothing did.
 
@@ -148,14 +127,26 @@ def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
         time.sleep(_POLL)  # its shim is about to start another supervisor, or to go
 
 
-def _start(work: Work) -> subprocess.Popen[bytes]:
+def _start(work: Work) -> tuple[subprocess.Popen[bytes], int]:
+    """Its process, and what it says: kept until it ends, so that cron is not told the same every minute."""
+    said = os.dup(2) if sys.stderr.isatty() else os.memfd_create("said")
     try:
-        return subprocess.Popen([sys.executable, "-P", "-m", "agentrun", *work.command], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "agentrun", *work.command], stdin=subprocess.DEVNULL, stderr=said
+        )
+        return process, said
     except OSError as error:
         raise Missing(f"cannot start {sys.executable}: {error.strerror}") from error
 
 
-def _wait_for_any(at_work: dict[int, tuple[Work, subprocess.Popen[bytes]]]) -> int:
+def _read(said: int) -> str:
+    try:
+        return "" if sys.stderr.isatty() else os.pread(said, os.fstat(said).st_size, 0).decode(errors="replace")
+    finally:
+        os.close(said)
+
+
+def _wait_for_any(at_work: Mapping[int, object]) -> int:
     """The pid of one of these that has ended; it is not reaped yet."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)

@@ -14,18 +14,16 @@ from typing import Annotated
 import typer
 
 from ..cron.attend import missed_since
-from ..engine import create
 from ..engine.clock import wall
 from ..engine.lease import this_process
-from ..errors import JobFileError, NotFound, UsageError
+from ..errors import AgentrunError, NotFound
 from ..model import Job
 from ..notify.hearers import encoded, hearers
 from ..store.jobs import JobRow, Jobs
-from ..store.write import Store
-from . import advance, starts
+from . import advance, starts, turns
 from .run import check_children, snapshot_of
 
-_LATER = 3_600_000  # ms until a job whose file is wrong is looked at again
+_LATER = 86_400_000  # ms until a job that cannot be looked after is looked at again
 
 
 def tick(job: Annotated[str, typer.Argument(help="The job's name.")]) -> int:
@@ -41,20 +39,15 @@ def tick(job: Annotated[str, typer.Argument(help="The job's name.")]) -> int:
         try:
             snapshot = snapshot_of(store, row.file)
             check_children(snapshot, row.file)
-            params = create.parameters(snapshot.job, ())
-        except (JobFileError, UsageError) as error:
+            if not snapshot.job.schedule or snapshot.job.name != job:
+                _unschedule(jobs, row, snapshot.job, now)
+                return 0
+            end = starts.Start(store, snapshot, row.file, None).attend(now, fired=False)
+        except AgentrunError:
             jobs.look_again(job, now + _LATER)
-            print(f"agentrun: job {job} has missed a tick, and cannot be looked at:", file=sys.stderr)
-            raise error
-        if not snapshot.job.schedule or snapshot.job.name != job:
-            _unschedule(jobs, row, snapshot.job, now)
-            return 0
-        return _attend(store, starts.Start(store, snapshot, row.file, params), now)
-
-
-def _attend(store: Store, start: starts.Start, now: int) -> int:
-    status = start.attend(now, fired=False)
-    return 0 if status == 75 else status
+            print(f"agentrun: job {job} has missed a tick, and cannot be looked after:", file=sys.stderr)
+            raise
+        return end.status if end.over or end.status in turns.STOPPED else 0
 
 
 def _gone(jobs: Jobs, row: JobRow, now: int) -> int:

@@ -11,6 +11,7 @@ one holds until the file was written, and the new one from there on.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import JobFileError
@@ -39,10 +40,13 @@ class Attendance(NamedTuple):
         wait = offset(job.name, here(), job.jitter) if job.jitter else 0
         return cls(job, file, calendar, Rules(job.catch_up, job.start_deadline, wait))
 
-    def look(self, known: JobQuestions, now: int, *, fired: bool) -> tuple[Due, Settlement]:
+    def look(
+        self, known: JobQuestions, now: int, *, fired: bool, healed: Collection[str] = ()
+    ) -> tuple[Due, Settlement]:
         """What is due, and the account to be written with it. `fired`: by a scheduler, see `due`.
 
-        Raises JobFileError if another job file has the name.
+        `healed`: runs that were interrupted, and have been brought to their end for this: what was skipped because of
+        them may run. Raises JobFileError if another job file has the name.
         """
         row = known.job(self.job.name)
         if row is not None:
@@ -52,10 +56,15 @@ class Attendance(NamedTuple):
         unrun: tuple[Unrun, ...] = ()
         if row is not None and before is not None and row.schedule != self.calendar.to_json():
             settled, unrun = self._change(row, known, before, now)
-        far = self.calendar.last(now) or now
-        taken = known.taken(self.job.name, (settled if settled is not None else far - 1) + 1, now)
-        told = [] if settled is None else known.told(self.job.name, settled)
-        found = due(self.calendar, self.rules, settled, now, fired=fired, taken=taken, told=told)
+        newest = self.calendar.last(now) or now
+        since = newest - 1 if settled is None else min(settled, newest - 1)
+        taken = known.taken(self.job.name, since + 1, now)
+        told = known.told(self.job.name, since, healed=healed)
+        paused = row is not None and row.paused_at is not None
+        if row is not None and row.paused_at is not None:
+            found = self._account_for_pause(row.paused_at, settled, now, fired, taken, told)
+        else:
+            found = due(self.calendar, self.rules, settled, now, fired=fired, taken=taken, told=told)
         found = found._replace(unrun=(*unrun, *found.unrun))
         return found, Settlement(
             self.job.name,
@@ -69,7 +78,34 @@ class Attendance(NamedTuple):
             own=found.own,
             catches_up=self.rules.catch_up != "none",
             notify=encoded(hearers(self.job)) if any(one.fate == "missed" for one in found.unrun) else None,
+            paused=paused,
         )
+
+    def _account_for_pause(
+        self,
+        paused_at: int,
+        settled: int | None,
+        now: int,
+        fired: bool,
+        taken: Collection[int],
+        told: Sequence[tuple[int, int]],
+    ) -> Due:
+        """While a job is paused nothing of it runs: what was due before the pause was missed, the rest is skipped."""
+        rules = self.rules._replace(catch_up="none", start_deadline=None)
+        before = settled if settled is not None else (self.calendar.last(now) or now) - 1
+        until = now if fired else now - rules.jitter - LATE
+        parts: list[Due] = []
+        for reach in (min(paused_at, until), until):
+            begin = parts[-1].settled if parts else before
+            late = reach + rules.jitter + LATE  # all up to then: nobody else will ask for those that are not late yet
+            parts.append(due(self.calendar, rules, begin, late, fired=False, taken=taken, told=told))
+        skipped = [one._replace(fate="skipped", reason="paused") for one in parts[1].unrun]
+        return parts[1]._replace(unrun=(*parts[0].unrun, *skipped))
+
+    def begun_with(self, account: Settlement, tick: int) -> Settlement:
+        """The account of a job whose first tick is one that its scheduler names."""
+        found = due(self.calendar, self.rules, tick, tick, fired=False)
+        return account._replace(settled=tick, own=tick, unrun=(), due_at=found.due_at)
 
     def begin(self, known: JobQuestions, now: int) -> Settlement | None:
         """The account of a job that counts as scheduled from now on; None if it does already."""
@@ -86,7 +122,10 @@ class Attendance(NamedTuple):
         self, row: JobRow, known: JobQuestions, settled: int, now: int
     ) -> tuple[int, tuple[Unrun, ...]]:
         """From when on this schedule is in force, and what the one before it leaves behind."""
-        changed = min(max(settled, _written(self.file)), now)
+        written = _written(self.file)
+        if written <= settled and row.file_seen != seen(self.file):
+            written = now  # it was put there with the time that it had elsewhere
+        changed = min(max(settled, written), now)
         taken, told = known.taken(row.name, settled + 1, changed), known.told(row.name, settled)
         # all of them up to then: nobody else will ask for those that are not late yet
         old = due(_calendar(row.schedule), Rules(), settled, changed + LATE, fired=False, taken=taken, told=told)

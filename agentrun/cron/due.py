@@ -9,7 +9,8 @@ scheduler (`fired`); a look that nobody fired leaves a tick alone until it is la
     all         the oldest of them all runs first           the oldest runs
 
 More than 100 are not caught up with, nor one that is older than `start_deadline`. One tick at a time: who has run it
-asks again. Ticks that are a run's, or have been skipped, have their account already, and are not missed besides.
+asks again. Ticks that are a run's, or have been skipped, have their account already, and are not missed besides. That
+the newest was called missed keeps it from nobody who is fired for it: cron may be late, and clocks are put right.
 """
 
 from __future__ import annotations
@@ -65,16 +66,19 @@ def due(
 ) -> Due:
     """What is to be done about the ticks of a job.
 
-    `settled`: None for a job of which nothing is known. `taken`: ticks behind it that are a run's. `told`: first and
-    last of those that were skipped, and say so.
+    `settled`: None for a job of which nothing is known. `taken`: ticks behind it, and the newest, that are a run's.
+    `told`: first and last of those that were skipped, and say so.
     """
     newest = ticks.last(now)
     until = newest if fired else ticks.last(now - rules.jitter - LATE)
-    if settled is None:  # its first tick: nothing before it was promised to anybody
-        first = newest is not None and newest not in taken and fired
-        return _due(ticks, rules, newest if first else None, (), newest if newest is not None else now)
-    if until is None or until <= settled:
-        return _due(ticks, rules, None, (), settled)
+    if settled is None or until is None or until <= settled:  # only the newest may be left to run
+        reached = settled if settled is not None else newest if newest is not None else now
+        if not fired or newest is None or newest in taken or any(first <= newest <= last for first, last in told):
+            return _due(ticks, rules, None, (), reached)
+        if rules.start_deadline is not None and now - newest > rules.start_deadline:
+            late_one = Unrun(newest, newest, 1, "missed", "start_deadline")
+            return _due(ticks, rules, None, (late_one,) if settled is None else (), reached)
+        return _due(ticks, rules, newest, (), reached)
     open_ones = _newest(ticks, settled, until, taken)
     wanted, late = open_ones, rules.start_deadline
     if late is not None:

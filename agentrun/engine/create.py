@@ -40,7 +40,7 @@ class Request(NamedTuple):
 
     `scratch_of`: the run whose scratch files it begins with. `caller`: the run of which it is a step, and which.
     `overlap`: with which others it may not be at work (`overlap_of`). `ticks`: the account of its and earlier ticks.
-    `pausable`: it was started for its tick, and is skipped while the job is paused.
+    `pausable`: it was started for its tick, and is skipped while the job is paused. `catching_up`: one at a time.
     """
 
     snapshot: Snapshot
@@ -55,6 +55,7 @@ class Request(NamedTuple):
     overlap: Overlap | None = None
     ticks: Settlement | None = None
     pausable: bool = False
+    catching_up: bool = False
 
 
 class Created(NamedTuple):
@@ -160,6 +161,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Crea
                 overlap=request.overlap,
                 ticks=request.ticks,
                 pausable=request.pausable,
+                catching_up=request.catching_up,
             ),
             request.snapshot,
             request.taken_over,

@@ -44,16 +44,26 @@ class Skipped(NamedTuple):
 Verdict = Literal["begins", "waits"] | Skipped
 
 
-def verdict(
-    connection: sqlite3.Connection | sqlite3.Cursor, job: str, overlap: Overlap | None, *, pausable: bool
-) -> Verdict:
-    """What becomes of a run that wants to begin now. A pause holds for what was started for its tick."""
-    if pausable:
+def verdict(connection: sqlite3.Connection | sqlite3.Cursor, run: NewRun) -> Verdict:
+    """What becomes of a run that wants to begin now. A pause holds for what was started for its tick.
+
+    Ticks that are caught up with run one after the other, also where runs may be at work beside each other.
+    """
+    overlap = run.overlap
+    if run.pausable:
         row = connection.execute(
-            "SELECT paused_at FROM jobs WHERE name = ? AND paused_at IS NOT NULL", (job,)
+            "SELECT paused_at FROM jobs WHERE name = ? AND paused_at IS NOT NULL", (run.job,)
         ).fetchone()
         if row:
             return Skipped("paused", None, row[0])
+    if run.catching_up:
+        row = connection.execute(
+            "SELECT id, coalesce(started_at, created_at) FROM runs WHERE job = ? AND state <> 'finished'"
+            " AND scheduled_time IS NOT NULL AND caller IS NULL ORDER BY id LIMIT 1",
+            (run.job,),
+        ).fetchone()
+        if row and row[0] not in (overlap.ignored if overlap else ()):
+            return Skipped("overlap", *row)
     if overlap is None or overlap.slots is None:
         return "begins"
     at_work = in_the_way(connection, overlap.key, queued=not overlap.queue, ignored=overlap.ignored)
@@ -99,6 +109,9 @@ def blocker(connection: sqlite3.Connection | sqlite3.Cursor, run_id: str) -> str
 def skip(cursor: sqlite3.Cursor, why: Skipped, run: NewRun) -> None:
     """Write the account of a run that does not begin, inside the caller's transaction."""
     ticks, now = run.ticks, run.created_at
+    if run.catching_up and why.reason == "overlap":  # it stays as open as it was
+        cursor.execute("UPDATE jobs SET due_at = ? WHERE name = ?", (now + _AGAIN, run.job))
+        return
     own = run.scheduled_time if ticks is None else ticks.own
     if ticks is not None and own is not None:
         if why.reason == "overlap" and ticks.catches_up:  # it stays open: what is in the way will have ended some day

@@ -11,12 +11,12 @@ these rows; a repair (`repair.py`) takes them from the damaged file or a backup,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from ..errors import NotFound, Overtaken
 from . import notices
-from .changes import dumps
+from .changes import dumps, plain
 from .database import Database
 from .values import made
 
@@ -84,6 +84,7 @@ class Settlement(NamedTuple):
 
     `own`: the tick that the run takes with which this is written. `catches_up`: a skip leaves that open, to be caught
     up with. `file_seen` and `schedule` are those that are in force from now on. `notify`: who is told of missed ones.
+    `paused`: nothing runs, because the job is.
     """
 
     job: str
@@ -97,6 +98,7 @@ class Settlement(NamedTuple):
     own: int | None = None
     catches_up: bool = False
     notify: JSON = None
+    paused: bool = False
 
 
 def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
@@ -202,13 +204,14 @@ class JobQuestions:
             found.setdefault(row.job, []).append(row)
         return found
 
-    def told(self, job: str, after: int) -> list[tuple[int, int]]:
-        """(first, last) of the ticks behind a moment that were skipped."""
-        return self.connection.execute(
-            "SELECT first, last FROM ticks"
+    def told(self, job: str, after: int, *, healed: Collection[str] = ()) -> list[tuple[int, int]]:
+        """(first, last) of the ticks behind a moment that were skipped; not because of runs that have been healed."""
+        rows = self.connection.execute(
+            "SELECT first, last, because FROM ticks"
             " WHERE job = ? AND last > ? AND fate = 'skipped' AND scheduled ORDER BY first",
             (job, after),
-        ).fetchall()
+        )
+        return [(first, last) for first, last, because in rows if because not in healed]
 
     def taken(self, job: str, first: int, last: int) -> set[int]:
         """The ticks from `first` to `last` that are a run's, whatever became of it."""
@@ -275,7 +278,7 @@ class Jobs(JobQuestions):
                 "INSERT INTO jobs (name, file, paused_at, paused_by, paused_why) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at, paused_by = excluded.paused_by,"
                 " paused_why = excluded.paused_why WHERE paused_at IS NULL",
-                (name, file, now, by, why),
+                (name, file, now, by, plain(why)),
             )
             return cursor.rowcount == 1
 

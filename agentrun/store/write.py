@@ -48,6 +48,7 @@ class NewRun(NamedTuple):
     overlap: Overlap | None = None
     ticks: Settlement | None = None  # of its own tick, and of those before it
     pausable: bool = False  # it was started for its tick: not while the job is paused
+    catching_up: bool = False  # its tick was missed: not while another tick of the job is at work
 
 
 class Stamp(NamedTuple):
@@ -120,12 +121,14 @@ class Store:
 
         def work(cursor: sqlite3.Cursor) -> Literal["taken", "queued"] | Skipped:
             if run.run_key is not None:
-                row = cursor.execute(
-                    "SELECT id FROM runs WHERE job = ? AND run_key = ?", (run.job, run.run_key)
+                row = cursor.execute(  # a tick is taken by whoever has it, under whatever key
+                    "SELECT id FROM runs WHERE job = :job AND run_key = :key UNION ALL SELECT id FROM runs"
+                    " WHERE job = :job AND scheduled_time = :tick AND run_key IS NOT NULL LIMIT 1",
+                    {"job": run.job, "key": run.run_key, "tick": run.scheduled_time},
                 ).fetchone()
                 if row:
                     raise RunKeyTaken(row[0])
-            verdict = admission.verdict(cursor, run.job, run.overlap, pausable=run.pausable)
+            verdict = admission.verdict(cursor, run)
             if isinstance(verdict, Skipped):
                 admission.skip(cursor, verdict, run)
                 return verdict

@@ -46,7 +46,12 @@ HISTORIES = [
     ("nothing is known and nobody fires", None, 30.1, False, ALL, (), (), None, [], 30),
     ("in time", 20, 30.1, True, NONE, (), (), 30, [], 30),
     ("fired twice", 30, 30.5, True, NONE, (30,), (), None, [], 30),
-    ("fired between ticks", 30, 35, True, ALL, (), (), None, [], 30),
+    ("fired between ticks", 30, 35, True, ALL, (30,), (), None, [], 30),
+    ("called missed a moment ago", 30, 35, True, NONE, (), (), 30, [], 30),
+    ("skipped a moment ago", 30, 35, True, NONE, (), ((20, 30),), None, [], 30),
+    ("called missed, and too old by now", 30, 38, True, Rules("none", 5 * MINUTE), (), (), None, [], 30),
+    ("its first tick is too old", None, 38, True, Rules("none", 5 * MINUTE), (), (),
+     None, [(30, 30, 1, "start_deadline")], 30),
     ("a look at what is not late", 20, 31, False, ALL, (), (), None, [], 20),
     ("a look at what is late: none", 20, 32, False, NONE, (), (), None, [(30, 30, 1, "catch_up")], 30),
     ("a look at what is late: latest", 20, 32, False, LATEST, (), (), 30, [], 30),
@@ -71,7 +76,8 @@ HISTORIES = [
     ("fired by a machine that was off", 20, 39, True, NONE, (), (), 30, [], 30),
     ("jitter is no lateness", 20, 36, False, Rules("latest", None, 5 * MINUTE), (), (), None, [], 20),
     ("but for so long only", 20, 37, False, Rules("latest", None, 5 * MINUTE), (), (), 30, [], 30),
-    ("the clock was set back", 50, 32, True, ALL, (), (), None, [], 50),
+    ("the clock was set back", 50, 32, True, ALL, (), (), 30, [], 50),
+    ("it was set back, and somebody looks", 50, 39, False, ALL, (), (), None, [], 50),
 ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cronlife", description=__doc__.split("\n")[0])
     which = parser.add_subparsers(dest="which", required=True)
     of_month = which.add_parser("month", help="cron is played, under a moved clock")
-    of_month.add_argument("--days", type=float, default=1.0, help="1; a month is 31")
+    of_month.add_argument("--days", type=float, default=0.75, help="0.75; a month is 31")
     of_month.add_argument("--every", type=int, default=120, help="minutes between ticks of the densest job; 120")
     of_month.add_argument("--seed", type=int, default=0, help="0")
     of_month.add_argument("--begin", default="2025-10-25T12:00", help="2025-10-25T12:00, before a change in Berlin")

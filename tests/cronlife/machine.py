@@ -24,6 +24,9 @@ case $1 in -l) cat "$TORTURE/crontab" 2>/dev/null || { echo "no crontab for $USE
 class Machine(Place):
     """`now` is the time that it shows, in seconds."""
 
+    def __enter__(self) -> Machine:
+        return self
+
     def __init__(self, begin: int, folder: Path | None = None, package: Path = ROOT) -> None:
         super().__init__(package, folder=folder)
         commands = self.root / "bin"

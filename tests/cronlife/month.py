@@ -130,8 +130,8 @@ class Month:
         heapq.heappush(self._agenda, (self.machine.now + seconds, next(self._numbers), what))
 
     def _minutes(self, until: float) -> None:
-        """The minutes until then in which cron's `resume` has something to do, at most three."""
-        for _ in range(3):
+        """The minutes until then in which cron's `resume` has something to do, at most two."""
+        for _ in range(2):
             if not (self._on and self._cron) or (due := self._due()) is None:
                 break
             minute = -(-due // 60) * 60
@@ -177,7 +177,12 @@ class Month:
             job.fired.add(at)
         if trouble in ("cron", "pause", "edit"):
             self.machine.set(at + 20 + self.chance.random() * 20)
-            {"cron": self._stop_cron, "pause": self._pause, "edit": self._edit}[trouble]()
+        if trouble == "cron":
+            self._stop_cron()
+        elif trouble == "pause":
+            self._pause(self.chance.choice(now))
+        elif trouble == "edit":
+            self._edit()
 
     # ---- trouble
 
@@ -230,12 +235,13 @@ class Month:
             self.machine.let_go(name)
             self._wait()
 
-    def _pause(self) -> None:
-        job = self.chance.choice(self.jobs)
+    def _pause(self, job: Job) -> None:
         if not job.pauses or job.pauses[-1][1] < self.machine.now:
             job.pauses.append([int(self.machine.now), 1 << 40])
             self._command("pause", job.name, "--why", "the test says so")
-            self._later(self._duration(DAY), lambda: self._unpause(job))
+            begun = int(self.machine.now)
+            least = 1.2 * (job.next(begun) - begun)  # for one tick
+            self._later(max(self._duration(DAY), least), lambda: self._unpause(job))
 
     def _unpause(self, job: Job) -> None:
         self._command("unpause", job.name)

@@ -18,7 +18,7 @@ _SEEDS = 3
 
 
 class Bug(NamedTuple):
-    """`old` stands in the file once; `seen` is a part of the violation that is wanted."""
+    """`old` stands in the file once; `seen` is a part of the violation that is wanted (a month that hangs is one)."""
 
     name: str
     file: str
@@ -35,14 +35,14 @@ BUGS = (
         "        return jobs.settle(cursor, ticks, now, run.by)\n", "LOST"),
     Bug("a pause does not hold", "store/admission.py", "    if pausable:\n", "    if False:\n", "paused"),
     Bug("runs of one key are not kept apart", "store/admission.py",
-        "    if len(at_work) < overlap.slots:\n", "    if True:\n", "was at work"),
+        "    if len(at_work) < overlap.slots:\n", "    if True:\n"),
     Bug("the next look is never due", "cron/due.py",
         "None if upcoming is None else upcoming + rules.jitter + LATE", "None", "LOST"),
     Bug("a tick has no key", "cli/starts.py",
         'status = self.once(f"tick {rfc3339(found.own)}", found.own, account)',
         "status = self.once(None, found.own, account._replace(settled=found.own - 1))", "TWICE"),
     Bug("those that ran are missed besides", "cron/due.py",
-        "known = sorted([*((tick, tick) for tick in taken), *told])", "known = sorted(told)", ""),
+        "known = sorted([*((tick, tick) for tick in taken), *told])", "known = sorted(told)"),
 )  # fmt: skip
 
 

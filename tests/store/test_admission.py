@@ -94,6 +94,23 @@ def test_who_waits_begins_in_its_turn_only(store: Store, database: Database) -> 
         store.supersede("1aaaaaaaac", "1aaaaaaaad", by="ada", now=NOW)
 
 
+def test_ticks_that_are_caught_up_with_run_one_after_the_other(store: Store, jobs: Jobs) -> None:
+    tick(store, "1aaaaaaaaa", 5 * HOUR, None)
+    late = {"run_key": "tick 6", "scheduled_time": 6 * HOUR, "catching_up": True}
+    one = account(6 * HOUR, 5 * HOUR, catches_up=True)
+    assert record(store, "1aaaaaaaab", ticks=one, **late) == Skipped("overlap", "1aaaaaaaaa", NOW)
+    assert (known(jobs).settled, told(jobs)) == (5 * HOUR, [])  # as open as it was
+    end(store, "1aaaaaaaaa")
+    assert record(store, "1aaaaaaaab", ticks=one, **late) == "taken"
+
+
+def test_a_tick_has_one_run_under_whatever_key(store: Store) -> None:
+    record(store, "1aaaaaaaaa", run_key="mine", scheduled_time=5 * HOUR)
+    with pytest.raises(RunKeyTaken):
+        tick(store, "1aaaaaaaab", 5 * HOUR, None)
+    assert record(store, "1aaaaaaaac", scheduled_time=5 * HOUR) == "taken"  # resume --from: no key, another run
+
+
 def test_what_is_about_to_be_taken_waits_in_no_line(store: Store, database: Database) -> None:
     assert store.record(new_run("1aaaaaaaaa", overlap=ONE), snapshot()) == "queued"  # run --detach
     assert admission.waiting_in_line(database.connection, "job quotes") == []
