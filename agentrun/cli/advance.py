@@ -114,6 +114,9 @@ def _advance(
 def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False) -> int:
     """Say how a finished run ended; of a failure, what is needed to repair it."""
     report: list[str] = []
+    if other := reader.replaced_by(run):  # as the job file wants it: nobody has to be told
+        shown.end(run, wall(), [f"replaced by run {other}, as `concurrency` of job {run.job} says"])
+        return 75
     if run.outcome != "succeeded":
         from ..render.report import failure_report
 

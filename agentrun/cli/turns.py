@@ -102,7 +102,8 @@ def _clear_the_way(store: Store, run_id: str) -> bool:
             if other.id not in asked:
                 asked.add(other.id)
                 tell(f"{other.job}/{other.id} is at work: cancelling it, as `concurrency: replace` says")
-                store.wish_to_cancel(other.id, by=f"run {run_id}", now=wall())
+                if not store.reader.cancels_wished(other.id):  # a second cancel would end its `always` steps too
+                    store.wish_to_cancel(other.id, by=f"run {run_id}", now=wall())
         if other.held(root) and other.state != "waiting":
             ring(RunFolder(root, other.id))
             time.sleep(POLL)

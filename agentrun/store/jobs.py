@@ -114,6 +114,10 @@ def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
         " due_at = excluded.due_at, gone_at = NULL",
         (one.job, one.file, one.file_seen, dumps(one.schedule), one.settled, one.due_at),
     )
+    if one.own is not None:  # it was late, and not missed after all
+        cursor.execute(
+            "DELETE FROM ticks WHERE job = ? AND first = ? AND last = first AND fate = 'missed'", (one.job, one.own)
+        )
     _tell_all(cursor, one.job, one.file, one.unrun, one.notify, now, by)
 
 

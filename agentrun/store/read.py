@@ -360,14 +360,25 @@ class Reader:
         ).fetchone()
         return int(row[0]) - int(still_open)
 
-    def cancels_wished(self, run_id: str, by: str) -> int:
-        """How often somebody has wished a run's cancel since it was last opened."""
+    def cancels_wished(self, run_id: str, by: str | None = None) -> int:
+        """How often somebody (None: anybody) has wished a run's cancel since it was last opened."""
         row = self.connection.execute(
-            "SELECT count(*) FROM events WHERE run_id = :run AND kind = 'cancel_requested' AND by = :by AND seq >"
-            " coalesce((SELECT max(seq) FROM events WHERE run_id = :run AND kind = 'run_reopened'), 0)",
+            "SELECT count(*) FROM events WHERE run_id = :run AND kind = 'cancel_requested'"
+            " AND (by = :by OR :by IS NULL)"
+            " AND seq > coalesce((SELECT max(seq) FROM events WHERE run_id = :run AND kind = 'run_reopened'), 0)",
             {"run": run_id, "by": by},
         ).fetchone()
         return int(row[0])
+
+    def replaced_by(self, run: Run) -> str | None:
+        """The run that has cancelled one to take its place (`concurrency: replace`)."""
+        if run.outcome != "cancelled" or run.caller is not None:
+            return None
+        row = self.connection.execute(
+            "SELECT by FROM events WHERE run_id = ? AND kind = 'cancel_requested' AND by LIKE 'run %' LIMIT 1",
+            (run.id,),
+        ).fetchone()
+        return None if row is None else row[0].removeprefix("run ")
 
     def last_success(self, job: str) -> int | None:
         """When the job last succeeded."""

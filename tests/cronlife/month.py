@@ -285,7 +285,7 @@ class Month:
         for process, job in self._alive:
             if process.poll() not in (None, 0, 75, -signal.SIGKILL):
                 at = judge.shown(int(self.machine.now))
-                self.violations.append(f"{job or 'resume'} at {at} ended with {process.returncode}: {self.said()}")
+                self.violations.append(f"{job or 'resume'} at {at} ended with {process.returncode}")
         self._alive = [(process, job) for process, job in self._alive if process.poll() is None]
 
     def said(self) -> str:
@@ -324,7 +324,7 @@ class Month:
         self.machine.wait_quiet()
 
     def _judge(self) -> list[str]:
-        found = self.violations
+        found: list[str] = []
         lines = judge.ledger(self.machine.ledger.read_text())
         self.counts["attempts of steps"] = sum(line.what == "begin" for line in lines)
         for job in self.jobs:
@@ -340,4 +340,4 @@ class Month:
             found.append(f"runs that are not finished: {left}")
         if said := self.machine.said():
             found.append(f"something was said: {said[-3000:]}")
-        return found
+        return found + self.violations

@@ -33,14 +33,15 @@ BUGS = (
     Bug("an overlap leaves no account", "store/admission.py",
         "        jobs.settle(cursor, ticks, now, run.by)\n",
         "        return jobs.settle(cursor, ticks, now, run.by)\n", "LOST"),
-    Bug("a pause does not hold", "store/admission.py", "    if pausable:\n", "    if False:\n", "paused"),
+    Bug("a pause is not kept", "store/jobs.py",  # that it holds is seen in two places
+        "DO UPDATE SET paused_at = excluded.paused_at,", "DO UPDATE SET paused_at = NULL,", "paused"),
     Bug("runs of one key are not kept apart", "store/admission.py",
         "    if len(at_work) < overlap.slots:\n", "    if True:\n"),
     Bug("the next look is never due", "cron/due.py",
         "None if upcoming is None else upcoming + rules.jitter + LATE", "None", "LOST"),
     Bug("a tick has no key", "cli/starts.py",
-        'status = self.once(f"tick {rfc3339(found.own)}", found.own, account)',
-        "status = self.once(None, found.own, account._replace(settled=found.own - 1))", "TWICE"),
+        'self.once(f"tick {rfc3339(found.own)}", found.own, account, ',
+        "self.once(None, found.own, account._replace(settled=found.own - 1), ", "TWICE"),
     Bug("those that ran are missed besides", "cron/due.py",
         "known = sorted([*((tick, tick) for tick in taken), *told])", "known = sorted(told)"),
 )  # fmt: skip

@@ -158,8 +158,30 @@ def test_what_is_at_work_is_cancelled_and_the_new_one_runs(arena: Arena) -> None
     gate.reached()
     gate.open()
     assert ends(second)[0] == 0
-    assert ends(first)[0] != 0
+    assert ends(first) == (75, "", "")  # as the job file wants it: no mail
     assert [row[1:] for row in runs(arena)] == [("finished", "cancelled"), ("finished", "succeeded")]
+
+
+def test_of_many_that_replace_each_other_the_newest_runs(arena: Arena) -> None:
+    hold = arena.gate("hold")
+    job, gate = gated(arena, "replace")
+    job.write_text(job.read_text() + f"- {{id: z, when: always, run: '{hold.shell}'}}\n")
+    first = arena.start("run", str(job))
+    gate.reached()
+    second = arena.start("run", str(job))
+    hold.reached()  # the first one's handler: the second one waits until that has ended
+    third = arena.start("run", str(job))
+    assert ends(second) == (75, "", "")
+    fourth = arena.start("run", str(job))
+    assert ends(third) == (75, "", "")
+    hold.open()
+    gate.reached()
+    gate.open()
+    hold.reached()
+    hold.open()
+    assert ends(fourth) == (0, "", "")
+    assert ends(first)[0] == 75
+    assert [row[2] for row in runs(arena)] == ["cancelled", "skipped", "skipped", "succeeded"]
 
 
 def test_a_run_that_is_killed_while_it_replaces_another_is_begun_by_resume(arena: Arena) -> None:
