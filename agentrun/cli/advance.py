@@ -133,9 +133,9 @@ def show_end(reader: Reader, run: Run, shown: Watcher, *, as_json: bool = False)
 
 def show_questions(reader: Reader, run: Run, *, as_json: bool = False) -> int:
     """Say what a parked run waits for; also where nobody looks on, so that cron mails it."""
-    from ..render.questions import question_lines
+    from ..render.questions import waiting_report
 
-    print("\n".join(question_lines(run, reader.questions(run.id))), file=sys.stderr, flush=True)
+    print("\n".join(waiting_report(reader, home(), run)), file=sys.stderr, flush=True)
     if as_json:
         from ..render.jsonshape import print_run
 
@@ -165,13 +165,18 @@ def _prune(store: Store) -> None:
 
 
 def _show_stop(supervisor: Supervisor, shown: Watcher, reader: Reader) -> int:
+    from ..render.status import command
+
     number = supervisor.stopped_by or signal.SIGTERM
     shown.end(reader.run(supervisor.run.id), wall())
+    outermost = reader.outermost(supervisor.run).id
     print(
         f"agentrun: {supervisor.run.job}/{supervisor.run.id} was interrupted by {number.name};"
-        f" go on with: agentrun resume {reader.outermost(supervisor.run).id}",
+        f" go on with: {command('resume', outermost, anywhere=not sys.stderr.isatty())}",
         file=sys.stderr,
     )
+    if number == signal.SIGINT and sys.stderr.isatty():
+        print(f"  a `resume` in the crontab does so, too; to end it: agentrun cancel {outermost}", file=sys.stderr)
     return 128 + number
 
 

@@ -6,6 +6,7 @@ same backfill again goes on where this one stopped.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ from .record import open_record
 from .run import check_children, snapshot_of
 
 _MOST = 10_000  # ticks; more are a slip
+_ASK = 20  # of which a person is not asked
 
 
 def backfill(
@@ -41,6 +43,7 @@ def backfill(
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="A parameter of the runs; may be given again."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which ticks would run.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help=f"Do not ask, though they are more than {_ASK}.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on with the next tick when one fails.")] = False,
 ) -> int:
     """Run the ticks of a time that has gone by, oldest first: those that have not run."""
@@ -72,6 +75,10 @@ def backfill(
         if dry_run:
             print("\n".join(rfc3339(tick) for tick in ticks))
             return 0
+        if ticks:
+            talk(f"{len(ticks)} of the ticks from {full(ticks[0])} to {full(ticks[-1])} have not run")
+        if len(ticks) > _ASK and not yes and sys.stdin.isatty():
+            typer.confirm("Run them all?", abort=True, err=True)
         start = starts.Start(store, snapshot, file, create.parameters(snapshot.job, param or ()))
         return _fill(start, ticks, keep_going=keep_going)
 

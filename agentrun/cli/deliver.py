@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from ..errors import AgentrunError
 from ..notify import deliverer
-from ..notify.occasions import Report
-from ..render.questions import question_lines
+from ..notify.occasions import Report, Tell
+from ..render.questions import waiting_report
 from ..render.report import failure_report
 from ..render.status import command
 from ..store.database import open_for_reading
@@ -35,7 +36,8 @@ def deliver(
         return
     reader = Reader(reading)
     try:
-        deliverer.deliver(root, lambda event, run: report(reader, event, run))
+        tell = Tell(lambda event, run: report(reader, event, run), partial(command, anywhere=True), _catch_up)
+        deliverer.deliver(root, tell)
     finally:
         reading.close()
 
@@ -44,7 +46,7 @@ def report(reader: Reader, event: str, run: Run) -> Report:
     """What a person is shown of a run."""
     go_on = command("resume", reader.outermost(run).id, anywhere=True)
     if event == "waiting":
-        return Report(question_lines(run, reader.questions(run.id)), go_on)
+        return Report(waiting_report(reader, home(), run), go_on)
     if event == "failure":
         try:
             return Report(failure_report(reader, home(), run), go_on)
@@ -52,3 +54,13 @@ def report(reader: Reader, event: str, run: Run) -> Report:
             return Report([f"agentrun: job {run.job} {run.outcome}: {run.error}", f"(no report: {error})"], go_on)
     look = [f"look at it:  {command('status', run.id, anywhere=True)}"]
     return Report([*look, f"end it:      {command('cancel', run.id, anywhere=True)}"], None)
+
+
+def _catch_up(file: str) -> str | None:
+    """What a job file says of missed ticks; None where it cannot be read."""
+    from ..spec.decode import load
+
+    try:
+        return load(file)[0].catch_up
+    except AgentrunError:
+        return None

@@ -252,13 +252,13 @@ def _load(path: str) -> Snapshot:
     return Snapshot(text, job, stem_of(path))
 
 
-def _tell_changes(reader: Reader, run: Run, folder: RunFolder) -> None:
+def _tell_changes(reader: Reader, run: Run, folder: RunFolder, way: str = "--spec {file} adopts the new one") -> None:
     told = hint = ""
     try:
         with open(run.file, encoding="utf-8", newline="") as file:
             if file.read() != reader.text_of(run):
                 told = "has changed since the run was created"
-                hint = f" (--spec {run.file} adopts the new one)"
+                hint = f" ({way.format(file=run.file)})"
     except FileNotFoundError:
         told = "is gone"
     except (OSError, ValueError) as error:
@@ -287,6 +287,7 @@ def _from(store: Store, run: Run, step: str, *, as_json: bool) -> int:
             f"run {run.id} waits for an answer about {', '.join(asked[:3])}, and a new run would do it again",
             f"say first what became of it: agentrun resume {run.id} --took-place {asked[0]}, or --rerun {asked[0]}",
         )
+    _tell_changes(reader, run, RunFolder(home(), run.id), "`agentrun run {file}` begins with the new one")
     kept = tuple(reuse.kept_from(reader, run, job, step))
     snapshot = Snapshot(reader.text_of(run), job, stem_of(run.file))
     request = create.Request(

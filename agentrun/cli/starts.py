@@ -13,6 +13,7 @@ own it runs unless that is a run's: also when somebody has called it missed mean
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -123,8 +124,8 @@ class Start:
         `pausable`: it is skipped while the job is paused; so is what has an `account`.
         """
         overlap = create.overlap_of(self.job, self.params, self._ignored)
-        if overlap is not None and account is not None and (catching_up or self.job.catch_up == "all"):
-            overlap = overlap._replace(queue=overlap.queue and not catching_up and self.job.catch_up != "all")
+        if overlap is not None and account is not None and (catching_up or self._stays_open):
+            overlap = overlap._replace(queue=False)
         request = create.Request(
             self.snapshot,
             self.file,
@@ -154,6 +155,13 @@ class Start:
         return None
 
     @property
+    def _stays_open(self) -> bool:
+        """Whether a tick that waited in line, and lost its place there, would have to be caught up with after all."""
+        if self.job.concurrency.policy != "queue":
+            return False
+        return self.job.catch_up == "all" or (self.job.catch_up == "latest" and self.job.concurrency.key is not None)
+
+    @property
     def params(self) -> Mapping[str, JSON]:
         """The parameters of the runs that this start begins. Raises UsageError if a required one is not known."""
         if self._params is None:
@@ -167,9 +175,24 @@ class Start:
 
     def _settle(self, jobs: Jobs, account: Settlement) -> None:
         row = jobs.job(account.job)
+        self._say_missed(account)
         if account.unrun or row is None or row.schedule != account.schedule or row.file != account.file:
             jobs.settle(account, now=wall(), by=str(this_process()["user"]))
         deliver_due(self.store.database.root, self.store.reader)
+
+    def _say_missed(self, account: Settlement) -> None:
+        """Where nobody has asked to hear of it otherwise, cron's mail has it: `resume` is what finds it out."""
+        missed = [one for one in account.unrun if one.fate == "missed" and one.reason != "limit"]
+        if self._params is not None or account.notify is not None or not missed:
+            return
+        number = sum(one.number for one in missed)
+        ticks = f"{number} ticks were" if number > 1 else "1 tick was"
+        until = f" to {rfc3339(missed[-1].last)}" if number > 1 else ""
+        print(
+            f"agentrun: {ticks} missed of job {account.job}: {rfc3339(missed[0].first)}{until}\n"
+            f"  `agentrun ticks {account.job}` shows them, `agentrun backfill` runs them",
+            file=sys.stderr,
+        )
 
     def _nothing_due(self, newest: int | None, *, paused: bool) -> End:
         """The newest tick has its account: 0 if it is over, 75 while its run is not, or the job is paused."""
@@ -179,9 +202,22 @@ class Start:
             turns.tell(f"job {self.job.name} is paused: `agentrun unpause {self.job.name}` lets its next tick run")
             return End(75, over=False)
         run = self.store.reader.by_key(self.job.name, f"tick {rfc3339(newest)}")
-        if run is not None:
-            self._check_params(run.id)
-        return End(75, over=False) if run is not None and run.state != "finished" else End(0, over=True)
+        if run is None:
+            return End(0, over=True)
+        self._check_params(run.id)
+        if self.as_json:
+            from ..render.jsonshape import print_run
+
+            print_run(self.store.reader, self.store.database.root, run)
+        if run.outcome in ("succeeded", "skipped"):
+            return End(0, over=True)
+        if run.outcome is not None:  # whoever starts it once more should not take silence for success
+            print(
+                f"agentrun: tick {rfc3339(newest)} of job {run.job} has run already, as {run.id}: {run.outcome}\n"
+                f"  go on with it: agentrun resume {run.id}; or run besides the schedule: --no-tick",
+                file=sys.stderr,
+            )
+        return End(75, over=False)
 
     def _check_params(self, run_id: str) -> None:
         """The tick is another's: that is as well, unless it was to do something else. Raises UsageError."""

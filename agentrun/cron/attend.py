@@ -79,6 +79,7 @@ class Attendance(NamedTuple):
             catches_up=self.rules.catch_up != "none",
             notify=encoded(hearers(self.job)) if any(one.fate == "missed" for one in found.unrun) else None,
             paused=paused,
+            before_own=None if found.own is None else self.calendar.last(found.own - 1),
         )
 
     def _account_for_pause(

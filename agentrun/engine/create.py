@@ -308,5 +308,7 @@ def job_file(path: str) -> str:
     """The absolute path of a job file that must be there. Raises NotFound."""
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
-        raise NotFound(f"there is no job file {path}", "give the path of a YAML file")
+        near = next((f"{path}{end}" for end in (".yaml", ".yml") if os.path.exists(absolute + end)), None)
+        meant = f" (did you mean {near}?)" if near else ""
+        raise NotFound(f"there is no job file {path}{meant}", "give the path of a YAML file")
     return absolute

@@ -29,14 +29,21 @@ class Report(NamedTuple):
     resume: str | None
 
 
-Tell = Callable[[str, Run], Report]  # by event: "failure", "waiting", …
+class Tell(NamedTuple):
+    """What only the layers above know: how a person is shown it."""
+
+    report: Callable[[str, Run], Report]     # by event: "failure", "waiting", …
+    command: Callable[..., str]              # the command line of a verb with its arguments
+    catch_up: Callable[[str], str | None]    # what a job file says; None where it cannot be read
+
+
 Outcome = tuple[list[Posting], list[tuple[str, Streak | None]]]  # notices, and the rows that go on or end
 
 
 def postings(questions: NoticeQuestions, raised: Notice, tell: Tell) -> Outcome:
     """What is to be sent or folded. Of a run that is gone from the record nobody is told."""
     if raised.event == "missed":
-        return _missed(questions, raised)
+        return _missed(questions, raised, tell)
     reader = Reader(questions.connection)
     try:
         run = reader.run(raised.run_id or "")
@@ -46,7 +53,7 @@ def postings(questions: NoticeQuestions, raised: Notice, tell: Tell) -> Outcome:
         case "start":
             return _to_pings(raised, "start", _of_run("start", raised, run)), []
         case "waiting":
-            report = tell("waiting", run)
+            report = tell.report("waiting", run)
             said = _of_run("waiting", raised, run) | {"text": "\n".join(report.lines), "resume": report.resume}
             return _to_people(raised, "waiting", said), []
         case "stuck":
@@ -60,7 +67,7 @@ def _failure(questions: NoticeQuestions, reader: Reader, raised: Notice, run: Ru
     outcome = raised.said["outcome"]
     failed = _first_failed(reader.steps(run.id))
     streak = _again(questions, raised, "failure", _cause(outcome, run, failed))
-    report = tell("failure", run)
+    report = tell.report("failure", run)
     said = _of_run("failure", raised, run) | {
         "outcome": outcome,
         "step": failed.instance if failed else None,
@@ -93,7 +100,7 @@ def _success(questions: NoticeQuestions, raised: Notice, run: Run) -> Outcome:
 def _stuck(questions: NoticeQuestions, raised: Notice, run: Run, tell: Tell) -> Outcome:
     step, since = raised.said["step"], raised.said["since"]
     streak = _again(questions, raised, "stuck", split_instance(step)[0])
-    report = tell("stuck", run)
+    report = tell.report("stuck", run)
     first = f"agentrun: job {run.job}/{run.id}: step {step} has used no CPU and printed nothing since {rfc3339(since)}"
     said = _of_run("stuck", raised, run) | {
         "step": step, "number": streak.number, "since": rfc3339(since), "text": "\n".join([first, *report.lines]),
@@ -101,16 +108,20 @@ def _stuck(questions: NoticeQuestions, raised: Notice, run: Run, tell: Tell) -> 
     return _to_people(raised, "stuck", said, _folded(raised, streak)), [("stuck", streak)]
 
 
-def _missed(questions: NoticeQuestions, raised: Notice) -> Outcome:
+def _missed(questions: NoticeQuestions, raised: Notice, tell: Tell) -> Outcome:
     rows = raised.said["unrun"]
+    replaced = tell.catch_up(raised.said["file"]) == "latest"
+    reasons = _MISSED | ({"catch_up": "a newer one stands for it"} if replaced else {})
     streak = _again(questions, raised, "missed", ", ".join(sorted({row["reason"] for row in rows})))
     lines = [f"agentrun: job {raised.job} was not run when it should have been"]
     for row in rows:
         ticks = f"{row['number']} ticks" if row["number"] > 1 else "1 tick"
         until = f" to {rfc3339(row['last'])}" if row["number"] > 1 else ""
-        lines.append(f"  {ticks}: {rfc3339(row['first'])}{until} ({_MISSED.get(row['reason'], row['reason'])})")
-    first, last = min(row["first"] for row in rows), max(row["last"] for row in rows)
-    lines.append(f"run them now:  agentrun backfill {raised.job} --from {rfc3339(first)} --to {rfc3339(last)}")
+        lines.append(f"  {ticks}: {rfc3339(row['first'])}{until} ({reasons.get(row['reason'], row['reason'])})")
+    if lost := [row for row in rows if not (replaced and row["reason"] == "catch_up")]:
+        first, last = min(row["first"] for row in lost), max(row["last"] for row in lost)
+        backfill = tell.command("backfill", raised.job, "--from", rfc3339(first), "--to", rfc3339(last))
+        lines.append(f"run them now:  {backfill}")
     said = words.notice(
         "missed", raised.job, raised.at, error=streak.cause, scheduled_time=rows[-1]["last"], number=streak.number,
         since=streak.since, text=lines,

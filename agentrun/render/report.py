@@ -33,6 +33,7 @@ _LINES = 40
 _LOG_LINES = 25
 _WIDTH = 200
 _ITEM = 150  # characters of an item
+_NO_PROGRAM = 127  # a shell's exit status where a program is not found
 _BAD = ("failed", "timed_out", "over_budget")
 _NOT_RUN = ("upstream", "interrupted", "cancel", "deadline", "budget")  # reasons of steps that would have run otherwise
 
@@ -44,7 +45,7 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     failed = _failed(rows, job)
     became = f"{_what_became(run, job)}: {_counts(run, rows)}"
     lines = [f"agentrun: job {run.job} {became}", f"run {run.id} of {printable(run.file)}"]
-    below = _others(rows, failed)
+    below, commands = _others(rows, failed), []
     if run.outcome == "over_budget" or any(row.outcome == "over_budget" for row in failed):
         below += report_lines(by_model(reader, run.id), None if job is None else job.budget)
     culprit = _Culprit(run, failed[0], job) if failed else None
@@ -57,15 +58,40 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
     elif run.error and run.outcome == "failed":  # given up: no step says why
         lines.append(printable(run.error))
     if culprit is None:
-        below.append(f"its log:   {command('logs', run.id, anywhere=True)}")
+        commands.append(f"its log:   {command('logs', run.id, anywhere=True)}")
     elif _wrote(RunFolder(root, culprit.run.id), culprit):
-        below.append(f"its log:   {command('logs', culprit.run.id, '--step', culprit.log[0], anywhere=True)}")
-    outermost = reader.outermost(run).id
-    below += [f"{label + ':':<10} {text}" for label, text in way_on(run, rows, outermost, anywhere=True)]
+        commands.append(f"its log:   {command('logs', culprit.run.id, '--step', culprit.log[0], anywhere=True)}")
+    if culprit is not None and culprit.row.exit_code == _NO_PROGRAM and os.path.isfile(culprit.run.file):
+        look = command("env", culprit.run.file, "--as-cron", "--explain", anywhere=True)
+        commands.append(f"what it does not find under cron: {printable(look)}")
+    commands += _ways_on(reader, run, rows)
     if culprit is not None:
-        room = min(_LOG_LINES, _LINES - len(lines) - len(below))
+        room = min(_LOG_LINES, _LINES - len(lines) - len(below) - len(commands))
         lines += _last_words(RunFolder(root, culprit.run.id), culprit, room)
-    return [fit(line, width) for line in lines + below[-(_LINES - len(lines)) :]]
+    lines += below[: _LINES - len(lines) - len(commands)]
+    return [fit(line, width) for line in lines] + commands  # half a command is worse than a long line
+
+
+def _ways_on(reader: Reader, run: Run, rows: Sequence[StepRow]) -> list[str]:
+    """The commands that go on, also after the job file was mended: a run keeps the file that it began with."""
+    outermost = reader.outermost(run)
+    changed = _has_changed(reader, outermost)
+    ways = way_on(run, rows, outermost.id, anywhere=True, changed=outermost.file if changed else None)
+    lines = [f"{label + ':':<10} {text}" for label, text in ways]
+    label, last = ways[-1]
+    if changed is False and run.outcome in ("failed", "timed_out") and label == "go on" and " --spec " not in last:
+        other = command("resume", outermost.id, "--spec", outermost.file, anywhere=True)
+        lines.append(f"after a change of the job file: {printable(other)}")
+    return lines
+
+
+def _has_changed(reader: Reader, run: Run) -> bool | None:
+    """Whether the job file is another one than the run began with; None where there is none to go on with."""
+    try:
+        with open(run.file, encoding="utf-8", newline="") as file:
+            return file.read() != reader.text_of(run)
+    except (OSError, ValueError, AgentrunError):
+        return None
 
 
 class _Culprit(NamedTuple):
@@ -178,7 +204,13 @@ def _wrote(folder: RunFolder, culprit: _Culprit) -> bool:
 
 
 def _last_words(folder: RunFolder, culprit: _Culprit, room: int) -> list[str]:
-    instance, number = culprit.log
+    lines = last_lines(folder, *culprit.log, room)
+    asked = culprit.row.reason in ("if_failed", "until_failed")
+    return lines or (["    (it wrote nothing)"] if culprit.log[1] or asked else [])
+
+
+def last_lines(folder: RunFolder, instance: str, number: int, room: int) -> list[str]:
+    """The end of an attempt's log, at most `room` lines of it; empty if it wrote nothing."""
     reader = LogReader(folder.log(instance, number), folder.log_index(instance, number))
     try:
         reader.tail(room)
@@ -187,8 +219,7 @@ def _last_words(folder: RunFolder, culprit: _Culprit, room: int) -> list[str]:
         return [f"    (its log cannot be read: {error.strerror})"]
     finally:
         reader.close()
-    asked = culprit.row.reason in ("if_failed", "until_failed")
-    return lines[-room:] if lines else (["    (it wrote nothing)"] if number or asked else [])
+    return lines[-room:]
 
 
 def _others(rows: Sequence[StepRow], failed: Sequence[StepRow]) -> list[str]:

@@ -29,6 +29,7 @@ _COLUMNS = (
     Column("TOOK", drop=2),
 )
 _ON_ITS_WAY = 10_000  # ms
+_LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of root; what others have is in it
 _QUESTIONS = 5  # for which the commands that answer are shown
 
 
@@ -78,7 +79,8 @@ def command(verb: str, *arguments: str, anywhere: bool = False) -> str:
     """The command line to type for `verb`.
 
     `anywhere`: it names the state folder, and the program by its path where the PATH does not lead to it: for
-    whoever reads it in a mail and not where the run was started.
+    whoever reads it in a mail and not where the run was started. Without a terminal that is the PATH of a login shell:
+    ours may be that of a crontab's block, which no shell of the reader has.
     """
     parts = [_program() if anywhere else "agentrun", verb, *(shlex.quote(argument) for argument in arguments)]
     if anywhere and os.environ.get("AGENTRUN_HOME"):
@@ -87,10 +89,13 @@ def command(verb: str, *arguments: str, anywhere: bool = False) -> str:
 
 
 def _program() -> str:
-    own = sys.argv[0]
-    if os.path.basename(own) != "agentrun" or shutil.which("agentrun") == os.path.abspath(own):
-        return "agentrun"
-    return shlex.quote(os.path.abspath(own))
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) != "agentrun":  # started as a module: by a line of `agentrun install`, or by ourselves
+        script = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "agentrun")
+    if not os.access(script, os.X_OK):
+        return shlex.join([os.path.abspath(sys.executable), "-P", "-m", "agentrun"])
+    found = shutil.which("agentrun", path=None if sys.stderr.isatty() else _LOGIN_PATH)
+    return "agentrun" if found and os.path.samefile(found, script) else shlex.quote(script)
 
 
 def overview(standings: Sequence[Standing], look: Look, now: int) -> list[str]:
@@ -232,11 +237,12 @@ def advice(standing: Standing, rows: Sequence[StepRow], now: int, outermost: str
 
 
 def way_on(
-    run: Run, rows: Sequence[StepRow], outermost: str, *, anywhere: bool = False
+    run: Run, rows: Sequence[StepRow], outermost: str, *, anywhere: bool = False, changed: str | None = None
 ) -> list[tuple[str, str]]:
     """How a run that did not succeed goes on: labels and what stands behind them, the command last.
 
-    A child run goes on with the run that it belongs to (`outermost`), never alone.
+    A child run goes on with the run that it belongs to (`outermost`), never alone. `changed`: the job file of that one,
+    where it is not any more as it was when that run was created.
     """
     if run.outcome == "over_budget" and _all_done(run, rows):
         return [("done", "all its steps are done; nothing is left to run")]
@@ -257,6 +263,10 @@ def way_on(
     elif changes := _to_change(rows):
         lines.append(("first", printable(f"{changes} in {run.file}: as it is, the same would be paid for again")))
         arguments += ["--spec", run.file]
+    if changed is not None and len(arguments) == 1:
+        what = "the job file is not as it was when the run was created; without --spec the run goes on with the old one"
+        lines.append(("changed", what))
+        arguments += ["--spec", changed]
     return [*lines, ("go on", printable(command("resume", *arguments, anywhere=anywhere)))]
 
 

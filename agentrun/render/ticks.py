@@ -64,13 +64,14 @@ def unrun_lines(rows: Sequence[TickRow], now: int) -> list[str]:
 
 
 def _what(row: TickRow, now: int) -> str:
-    many = f"{row.number} ticks, until {times.short(row.last, now)}: " if row.number > 1 else ""
+    many = f"{row.number} ticks, until {times.minute(row.last)}: " if row.number > 1 else ""
     return f"{many}{_why(row)}"
 
 
 def _when(row: TickRow, now: int) -> str:
-    first, last = times.short(row.first, now), times.short(row.last, now)
-    return first if row.number == 1 else f"{first} to {last}"
+    if row.number == 1:
+        return times.short(row.first, now)
+    return f"{times.minute(row.first)} to {times.minute(row.last)}"
 
 
 def _why(row: TickRow) -> str:

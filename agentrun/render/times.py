@@ -36,6 +36,12 @@ def short(ms: int | None, now: int) -> str:
     return time.strftime("%Y-%m-%d", at)
 
 
+def minute(ms: int) -> str:
+    """When it was, in local time, whatever the day: `Nov 20 10:00`."""
+    at = time.localtime(ms / 1000)
+    return f"{_MONTHS[at.tm_mon - 1]} {at.tm_mday:2d} {at.tm_hour:02d}:{at.tm_min:02d}"
+
+
 def full(ms: int) -> str:
     """When it was, in local time, with its offset: `2026-11-20 10:00:07 +0100`."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ms / 1000))

@@ -17,7 +17,10 @@ Where the job says nothing,
 .Ic notify
 of config.yaml holds; where it does, that alone.
 .Ql agentrun notify JOB
-sends a test to all targets and shows what came of each;
+sends a test to all targets but pings and shows what came of each: a monitor
+would take a ping for the real thing.
+.Ql agentrun notify JOB Fl -event Cm success
+pings it as well.
 .Ql agentrun notify JOB Fl -list
 shows what was told, to whom, and what failed.
 .Pp
@@ -36,9 +39,16 @@ A notice is one JSON object with the keys schema
 .Pq agentrun.notice/1 ,
 id, event, job, run, outcome, step, exit_code, error, host, scheduled_time, at,
 number and since (the how manieth in a row, and since when; of a stuck step,
-since when it does nothing), text (the report that cron mails, secrets masked as
-in logs) and resume (the command that goes on).
+since when it does nothing), text (the report that cron mails) and resume (the
+command that goes on).
+The report has the last lines of a step's log as the step wrote them.
 A test has the key test, too.
+.Pp
+Notices take nothing from cron: it mails what a run prints all the same, each
+time, and both come.
+Folding is about notices only.
+.Ql MAILTO=\(dq\(dq
+above the lines of the jobs in the crontab turns cron's mail off.
 .Bl -tag -width Ds
 .It command
 finds it on its standard input.

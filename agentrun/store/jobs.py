@@ -82,9 +82,9 @@ class Unrun(NamedTuple):
 class Settlement(NamedTuple):
     """Every tick of a job from `before` (None: nothing was known of it) up to `settled` is accounted for with this.
 
-    `own`: the tick that the run takes with which this is written. `catches_up`: a skip leaves that open, to be caught
-    up with. `file_seen` and `schedule` are those that are in force from now on. `notify`: who is told of missed ones.
-    `paused`: nothing runs, because the job is.
+    `own`: the tick that the run takes with which this is written; `before_own` is the one before it. `catches_up`: a
+    skip leaves that open, to be caught up with. `file_seen` and `schedule` are those that are in force from now on.
+    `notify`: who is told of missed ones. `paused`: nothing runs, because the job is.
     """
 
     job: str
@@ -99,6 +99,7 @@ class Settlement(NamedTuple):
     catches_up: bool = False
     notify: JSON = None
     paused: bool = False
+    before_own: int | None = None
 
 
 def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
@@ -117,6 +118,10 @@ def settle(cursor: sqlite3.Cursor, one: Settlement, now: int, by: str) -> None:
     if one.own is not None:  # it was late, and not missed after all
         cursor.execute(
             "DELETE FROM ticks WHERE job = ? AND first = ? AND last = first AND fate = 'missed'", (one.job, one.own)
+        )
+        cursor.execute(
+            "UPDATE ticks SET number = number - 1, last = ? WHERE job = ? AND last = ? AND fate = 'missed'",
+            (one.before_own, one.job, one.own),
         )
     _tell_all(cursor, one.job, one.file, one.unrun, one.notify, now, by)
 
