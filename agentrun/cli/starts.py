@@ -62,7 +62,7 @@ class Start:
             if not run.interrupted(root):
                 continue
             if lost.is_lost(root, run):
-                strays.give_up(self.store, run)
+                strays.say_lost(root, run)
                 self._ignored.append(run.id)
             elif self.job.on_tick == "ignore":
                 self._ignored.append(run.id)

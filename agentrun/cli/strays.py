@@ -1,4 +1,7 @@
-"""Runs that cannot go on, and that nobody may be told of every minute: said once, or once a day, where cron listens."""
+"""Runs that cannot go on: said at once to a person, and to cron, which calls every minute, the same once a day.
+
+What was said stands in told/ of the state folder, a file for each run: its own folder may be what is gone.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,36 @@ import sys
 import time
 from contextlib import suppress
 
-from ..engine import lost
-from ..store.folders import RunFolder
 from ..store.read import Run
-from ..store.write import Store
 
 _SAY_AGAIN = 86_400.0  # seconds until the same is said to cron again
+_FORGET = 30 * _SAY_AGAIN
 
 
-def give_up(store: Store, run: Run) -> None:
-    """A run without its folder can never go on. Without a terminal it is said once: its record is ended."""
+def say_lost(root: str, run: Run) -> None:
+    """A run without its folder can never go on."""
     advice = f"`agentrun cancel {run.id}` ends its record"
-    if not sys.stderr.isatty():
-        advice = "its record is ended"
-        lost.cancel(store, run)
-    print(f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}", file=sys.stderr)
+    say_once(root, run.id, f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}")
 
 
 def say_once(root: str, run_id: str, words: str) -> None:
-    """Say what is wrong with a run; to cron, which calls every minute, the same of the same run once a day."""
+    """Say what is wrong with a run."""
     if not sys.stderr.isatty():
-        note = os.path.join(RunFolder(root, run_id).path, "told")
+        note = os.path.join(root, "told", run_id)
         with suppress(OSError, ValueError), open(note, encoding="utf-8") as file:
             if file.read() == words and time.time() - os.fstat(file.fileno()).st_mtime < _SAY_AGAIN:
                 return
-        with suppress(OSError), open(note, "w", encoding="utf-8") as file:
-            file.write(words)
+        with suppress(OSError):
+            _write(note, words)
     print(words, file=sys.stderr)
+
+
+def _write(note: str, words: str) -> None:
+    folder = os.path.dirname(note)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with os.scandir(folder) as entries:
+        for old in [entry.path for entry in entries if time.time() - entry.stat().st_mtime > _FORGET]:
+            os.unlink(old)
+    fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(words)

@@ -21,11 +21,10 @@ from ..engine.ending import status_of_run
 from ..errors import Missing
 from ..notify.hearers import deliver_due
 from ..store import admission, locks
-from ..store.database import open_for_reading, open_for_writing
+from ..store.database import open_for_reading
 from ..store.folders import RunFolder, home
 from ..store.jobs import JobQuestions
 from ..store.read import Reader, Run
-from ..store.write import Store
 from . import answers, strays
 
 _TAKEOVER_PATIENCE = 15_000  # ms: more than the longest pause of a shim before it starts a supervisor again
@@ -48,8 +47,7 @@ def sweep(*, verbose: bool) -> int:
     for run in reader.unfinished():
         if lost.is_lost(root, run):
             failed += 1
-            with Store(open_for_writing(root)) as store:
-                strays.give_up(store, run)
+            strays.say_lost(root, run)
         elif why := _not_now(root, reader, run):
             if verbose:
                 print(f"agentrun: {run.job}/{run.id} {why}", file=sys.stderr)

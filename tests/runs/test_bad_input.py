@@ -32,7 +32,8 @@ def complaint(ran: Ran, status: int, *words: str) -> None:
         ("", ["job.yaml:1:1: "]),
         ("steps:\n- {id: a, run: 'true', needs: [b]}\n- {id: b, run: 'true', needs: [a]}\n", ["a -> b -> a"]),
         ("steps:\n- {run: 'echo ${{ run.id }}'}\n", ["job.yaml:2:", "env:"]),
-        ("schedule: '@daily'\nsteps:\n- {run: 'true'}\n", ["job.yaml:1:1: ", "schedule"]),
+        ("schedule: '@dayly'\nsteps:\n- {run: 'true'}\n", ["job.yaml:1:", "@daily"]),
+        ("timezone: Europe/Berln\nsteps:\n- {run: 'true'}\n", ["job.yaml:1:", "Europe/Berlin"]),
     ],
 )
 def test_a_wrong_job_file_is_65(place: Place, text: str, words: list[str]) -> None:
