@@ -14,10 +14,10 @@ import typer
 from ..errors import AgentrunError, NotFound, UsageError
 from ..render import status as page
 from ..render.terminal import look_of, talk
-from ..render.times import now_ms
+from ..render.times import now_ms, rfc3339_or_none
 from ..store import spent
 from ..store.folders import home
-from ..store.jobs import JobQuestions
+from ..store.jobs import JobQuestions, JobRow
 from ..store.read import AttemptRow, Run, StepRow
 from . import complete as offers
 from .names import check_steps
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..model import Job
     from ..render.instances import Known
 
-_NOTHING: dict[str, Any] = {"paused": None, "unrun": []}
+_NOTHING: dict[str, Any] = {"paused": None, "unrun": [], "next_tick": None}
 _POLL = 0.5  # seconds between two looks at the database
 _RUNS = 20  # runs that --all shows
 _LOOK = 1.0  # seconds after which it is looked at all the same: for the clock, and for owners that died
@@ -85,7 +85,11 @@ def status(
         show = _overview(record, listed, as_json, jobs=not every)
     else:
         record = need_record()
-        show = (_calls if calls else _one)(record, record.find(run), step or [], verbose, as_json)
+        found = _find(record, run)
+        if isinstance(found, list):
+            print("\n".join(found))
+            return 0
+        show = (_calls if calls else _one)(record, found, step or [], verbose, as_json)
     if watch:
         _watch(record, show)
     else:
@@ -125,7 +129,10 @@ def _shapes_of_jobs(record: Record) -> dict[str, dict[str, Any]]:
     from ..render.ticks import fate_shape, pause_shape
 
     known = JobQuestions(record.reader.connection)
-    shapes = {job.name: {**_NOTHING, "paused": pause_shape(job)} for job in known.jobs()}
+    shapes = {
+        job.name: {**_NOTHING, "paused": pause_shape(job), "next_tick": rfc3339_or_none(_next(job))}
+        for job in known.jobs()
+    }
     for name, rows in known.since_last_run().items():
         shapes[name] = {**shapes.get(name, _NOTHING), "unrun": [fate_shape(row) for row in rows]}
     return shapes
@@ -133,13 +140,49 @@ def _shapes_of_jobs(record: Record) -> dict[str, dict[str, Any]]:
 
 def _jobs(record: Record) -> list[str]:
     """What is to be said of jobs besides their runs."""
+    known, now = JobQuestions(record.reader.connection), now_ms()
+    jobs, unrun = known.jobs(), known.since_last_run()
+    if not jobs and not unrun:
+        return []
     from ..render.ticks import job_lines, unrun_lines
 
-    known, now = JobQuestions(record.reader.connection), now_ms()
-    unrun = known.since_last_run()
-    lines = [line for job in known.jobs() for line in job_lines(job, unrun.pop(job.name, ()), now)]
+    lines = [line for job in jobs for line in job_lines(job, unrun.pop(job.name, ()), now, _next(job))]
     lines += [line for rows in unrun.values() for line in unrun_lines(rows, now)]
     return ["", *lines] if lines else []
+
+
+def _find(record: Record, name: str) -> Run | list[str]:
+    """The run that is meant, or what is to be said of a job that has had none. Raises NotFound."""
+    try:
+        return record.find(name)
+    except NotFound:
+        if lines := _of_job(record, name):
+            return lines
+        raise
+
+
+def _of_job(record: Record, name: str) -> list[str]:
+    """What is to be said of a job that has had no run; nothing if nothing is known of it."""
+    from ..render.ticks import job_lines
+
+    known = JobQuestions(record.reader.connection)
+    job = known.job(name)
+    if job is None:
+        return []
+    lines = job_lines(job, known.since_last_run().get(name, ()), now_ms(), _next(job))
+    return [f"job {name} of {job.file} has had no run yet", *lines]
+
+
+def _next(job: JobRow) -> int | None:
+    """When a job is due next, as far as the record knows; None if it is not scheduled."""
+    if job.schedule is None:
+        return None
+    from ..cron.ticks import Calendar
+
+    try:
+        return Calendar.from_json(job.schedule).next(now_ms())
+    except (AgentrunError, KeyError, TypeError, ValueError):  # a zone that is gone, or what nobody wrote
+        return None
 
 
 def _one(record: Record, run: Run, wanted: list[str], verbose: bool, as_json: bool) -> Show:

@@ -12,6 +12,7 @@ from . import times, words
 from .status import command
 from .tables import Column, Row, table
 from .terminal import Look, printable
+from .ticktimes import distance
 from .times import rfc3339_or_none
 
 _COLUMNS = (Column("TICK"), Column("FATE"), Column("RUN", drop=1))
@@ -40,9 +41,14 @@ def tick_table(rows: Sequence[Run | TickRow], look: Look, now: int) -> list[str]
     return table(_COLUMNS, lines, look)
 
 
-def job_lines(job: JobRow, unrun: Sequence[TickRow], now: int) -> list[str]:
-    """What a person should know of a job besides its runs: that it is paused, gone, and what did not run."""
+def job_lines(job: JobRow, unrun: Sequence[TickRow], now: int, upcoming: int | None) -> list[str]:
+    """What a person should know of a job besides its runs: that it is paused, gone, and what did not run.
+
+    `upcoming`: its next tick.
+    """
     lines = []
+    if upcoming is not None and job.paused_at is None:
+        lines.append(f"{job.name}: next tick {times.minute(upcoming)}, {distance(upcoming - now)}")
     if job.paused_at is not None:
         why = f" ({printable(job.paused_why)})" if job.paused_why else ""
         since = times.short(job.paused_at, now)
