@@ -13,7 +13,7 @@ from ..errors import AgentrunError
 from ..notify import deliverer
 from ..notify.occasions import Report, Tell
 from ..render.questions import waiting_report
-from ..render.report import failure_report
+from ..render.report import failure_report, way_out
 from ..render.status import command
 from ..store.database import open_for_reading
 from ..store.folders import home
@@ -44,10 +44,11 @@ def deliver(
 
 def report(reader: Reader, event: str, run: Run) -> Report:
     """What a person is shown of a run."""
-    go_on = command("resume", reader.outermost(run).id, anywhere=True)
     if event == "waiting":
+        go_on = command("resume", reader.outermost(run).id, anywhere=True)
         return Report(waiting_report(reader, home(), run), go_on)
     if event == "failure":
+        go_on = way_out(reader, run)
         try:
             return Report(failure_report(reader, home(), run), go_on)
         except (AgentrunError, OSError) as error:  # its logs or its file are gone: it is told all the same

@@ -60,7 +60,8 @@ def env(
 
     With --as-cron it is what cron gives: if a line of the crontab runs this job file, with the variables that are set
     for that line. With --explain, too, the differences are named that the job would meet: programs that cron's PATH
-    does not have, variables that steps use and cron does not set, another home or language. The programs and variables
+    does not have, variables that steps use and cron does not set, another home or language; and programs that are found neither here
+    nor there. The programs and variables
     are those that can be seen in `run`, `if`, `until` and `verify`; not those of scripts that these call. The exit
     status is 1 if there are any.
     """
@@ -73,7 +74,8 @@ def env(
         return _explain(decoded, job, cron, step, as_json=as_json)
     wanted, instance = _step(decoded, step)
     frozen = cron if as_cron else dict(Frozen.here().env)
-    variables = _environment(decoded, wanted, instance, os.path.dirname(os.path.abspath(job)), frozen)
+    folder = os.path.dirname(os.path.abspath(job))
+    variables = _environment(decoded, wanted, instance, folder, frozen, _last_success(decoded))
     if as_json:
         shape = {"schema": "agentrun.env/1", "job": decoded.name, "step": wanted.id, "instance": instance}
         print(jsonshape.dumps(shape | {"env": variables}))
@@ -97,13 +99,7 @@ def _line_of(job: str) -> crontab.Call | None:
 
 def _explain(job: Job, path: str, cron: dict[str, str], only: str | None, *, as_json: bool) -> int:
     """What the steps of a job, or one of them, would miss under cron."""
-    here, folder = dict(Frozen.here().env), os.path.dirname(os.path.abspath(path))
-    found = [*ascron.of_all(here | dict(job.env), cron | dict(job.env))]
-    for step in [_step(job, only)[0]] if only else job.steps:
-        instance = _step(job, step.id)[1]
-        found += ascron.of_step(
-            job, step, _environment(job, step, instance, folder, here), _environment(job, step, instance, folder, cron)
-        )
+    found = differences(job, path, cron, only)
     checks = [Check(f"{one.step or job.name}: {one.about}", False, one.detail, one.remedy) for one in found]
     if as_json:
         print(jsonshape.dumps([check_shape(check) for check in checks]))
@@ -113,6 +109,23 @@ def _explain(job: Job, path: str, cron: dict[str, str], only: str | None, *, as_
     if not checks:
         print(f"{job.name}: nothing that its steps call or use is another way under cron, as far as can be seen in it")
     return 1 if checks else 0
+
+
+def differences(job: Job, path: str, cron: dict[str, str], only: str | None = None) -> list[ascron.Difference]:
+    """What is another way under cron than here for the steps of a job, or for one. `cron`: what cron starts it with."""
+    here, folder = dict(Frozen.here().env), os.path.dirname(os.path.abspath(path))
+    last = _last_success(job)
+    found = [*ascron.of_all(here | dict(job.env), cron | dict(job.env))]
+    for step in [_step(job, only)[0]] if only else job.steps:
+        instance = _step(job, step.id)[1]
+        ours, theirs = (_environment(job, step, instance, folder, frozen, last) for frozen in (here, cron))
+        found += ascron.of_step(job, step, ours, theirs)
+    return found
+
+
+def _last_success(job: Job) -> str:
+    record = open_record()
+    return (rfc3339_or_none(record.reader.last_success(job.name)) if record else None) or ""
 
 
 def _of_which(step: Step, instance: str) -> str:
@@ -146,7 +159,9 @@ def _item(step: Step, number: int) -> JSON:
     return listed[number] if number < len(listed) else "${{ item }}"
 
 
-def _environment(job: Job, step: Step, instance: str, folder: str, frozen: dict[str, str]) -> dict[str, str]:
+def _environment(
+    job: Job, step: Step, instance: str, folder: str, frozen: dict[str, str], last: str
+) -> dict[str, str]:
     variables = contract.base_environment(job.inherit_env, frozen)
     number = split_instance(instance)[1]
     item = _item(step, number) if step.foreach is not None else "${{ item }}"
@@ -171,8 +186,6 @@ def _environment(job: Job, step: Step, instance: str, folder: str, frozen: dict[
         variables |= contract.round_variables(
             {key: "${{ " + f"steps.{step.id}.outputs.{key}" + " }}" for key in step.outputs}
         )
-    record = open_record()
-    last = rfc3339_or_none(record.reader.last_success(job.name)) if record else None
     folder_of_run = RunFolder(home(), _NO_RUN)
     variables["TMPDIR"] = f"{folder_of_run.path}/tmp/0"
     return variables | contract.environment(
@@ -186,7 +199,7 @@ def _environment(job: Job, step: Step, instance: str, folder: str, frozen: dict[
         interrupted=False,
         folder=folder_of_run,
         job_dir=os.path.join(home(), "jobs", job.name),
-        last_success=last or "",
+        last_success=last,
         working_folder=contract.working_folder(job, folder),
         python_path=variables.get("PYTHONPATH", ""),
         path=variables.get("PATH"),

@@ -1,9 +1,8 @@
 """`agentrun init 'COMMAND LINE'`: a first job file for what is in a crontab or a script now.
 
-The command becomes the one step, in the folder of now; a line of a crontab is taken apart: its schedule becomes the
-job's, the folder is where cron runs it, and what stands behind a `%` is given to it as cron does. All else that a job
-can say about it stands there as a comment, with what it is for. The file is read by our own decoder before it is
-written, and never takes the place of another one.
+The command becomes the one step, in the folder of now; `commandline.py` says what is made of a script or of a line of a
+crontab. All else that a job can say about it stands there as a comment, with what it is for. The file is read by our
+own decoder before it is written, and never takes the place of another one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import os
 import re
 import shlex
 import sys
-from typing import Annotated, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 
@@ -22,10 +22,8 @@ from ..render.terminal import look_of, printable, talk
 from ..spec.decode import decode
 from ..spec.fields import JOB_NAME
 from ..spec.quoting import quoted, scalar
+from .commandline import Wanted, wanted
 
-_FIELD = r"[0-9*][0-9*/,-]*"
-_NAMED = r"[0-9*A-Za-z][0-9*/,A-Za-z-]*"
-_CRON_LINE = re.compile(rf"\s*(@[a-z]+|{_FIELD}\s+{_FIELD}\s+{_FIELD}\s+{_NAMED}\s+{_NAMED})\s+(\S.*)", re.DOTALL)
 _EXAMPLE = "17 3 * * *"
 # programs that start the one that is meant, and those whose script is meant
 _WRAPPERS = {
@@ -33,14 +31,6 @@ _WRAPPERS = {
 }  # fmt: skip
 _INTERPRETERS = {"sh", "bash", "dash", "zsh", "python", "python3", "perl", "ruby", "node", "php", "Rscript"}
 _FILLERS = {"cd", "source", ".", "set", "export", "test", "[", "if", "then", "(", "{", "!", "&&", "||", ";", "&", "|"}
-
-
-class Wanted(NamedTuple):
-    """What the file is to say. `folder` None: the job file's own."""
-
-    command: str
-    schedule: str | None
-    folder: str
 
 
 def init(
@@ -60,17 +50,18 @@ def init(
     The name of the job and of its file comes from the program, or the other way round with -o. Quote the command line,
     so that the shell gives it to agentrun as it is.
     """
-    wanted = _wanted(command, schedule)
-    name = _name(wanted.command)
+    meant = wanted(command, schedule)
+    name = _name(meant.command)
     if output is None:
         output = f"{name}.yaml"
     elif output != "-":
         stem = os.path.splitext(os.path.basename(output))[0]
         name = stem if re.fullmatch(JOB_NAME, stem) else name
-    text = _text(name, wanted, output)
-    _check(text, wanted, output)
+    text = _text(name, meant, output)
+    _check(text, meant, output)
     if output == "-":
-        print(text, end="")
+        print(text, end="", flush=True)
+        _say(meant.notes)
         return 0
     _write(output, text, force)
     shown = shlex.quote(printable(output))
@@ -78,68 +69,12 @@ def init(
     for line in (
         f"look at it, then: agentrun validate {shown}",
         f"try it:           agentrun run {shown}",
-        f"let cron run it:  agentrun install {shown}" if wanted.schedule else
+        f"let cron run it:  agentrun install {shown}" if meant.schedule else
         f"let cron run it:  give it a schedule, then agentrun install {shown}",
     ):  # fmt: skip
         talk(line)
+    _say(meant.notes)
     return _complain(text, output)
-
-
-def _wanted(command: str, schedule: str | None) -> Wanted:
-    try:
-        command.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the command line is not UTF-8", "put it into a script, and name that") from None
-    if not command.strip():
-        raise UsageError("there is no command line", "for example: agentrun init './backup.sh --all'")
-    if line := _CRON_LINE.fullmatch(command):
-        if schedule is not None:
-            raise UsageError("this is a line of a crontab, with a schedule of its own", "leave --schedule out")
-        if line[1] == "@reboot":
-            raise UsageError(
-                "@reboot is no schedule of a job: it has no times",
-                f"agentrun init {shlex.quote(line[2])}, and `@reboot agentrun run FILE` in the crontab",
-            )
-        return Wanted(_as_cron_reads(line[2].rstrip("\n")), " ".join(line[1].split()), _home())
-    if os.path.isfile(path := os.path.expanduser(command)):
-        return Wanted(_call_of(os.path.abspath(path)), schedule, _here())
-    return Wanted(command.strip("\n"), schedule, _here())
-
-
-def _as_cron_reads(command: str) -> str:
-    """A % of a crontab is a line break, and what follows the first is the command's input (crontab(5))."""
-    first, *rest = [part.replace("\\%", "%") for part in re.split(r"(?<!\\)%", command)]
-    if not rest:
-        return first
-    end = "END_OF_INPUT"
-    while end in rest:
-        end += "_"
-    return "\n".join(["{", first.strip(), f"}} <<'{end}'", *rest, end]) + "\n"
-
-
-def _call_of(path: str) -> str:
-    if os.access(path, os.X_OK):
-        return shlex.quote(path)
-    try:
-        with open(path, "rb") as file:
-            first = file.readline(200)
-    except OSError:
-        first = b""
-    program = first[2:].decode(errors="replace").strip() if first.startswith(b"#!") else "sh"
-    return f"{program} {shlex.quote(path)}"
-
-
-def _home() -> str:
-    from ..health.crontab import who
-
-    return who(os.environ)[1]
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return "/"
 
 
 def _name(command: str) -> str:
@@ -171,10 +106,10 @@ def _name(command: str) -> str:
     return name if re.fullmatch(JOB_NAME, name) else "job"
 
 
-def _text(name: str, wanted: Wanted, output: str) -> str:
+def _text(name: str, meant: Wanted, output: str) -> str:
     path = shlex.quote(output) if output != "-" else f"{name}.yaml"
     shown = path if path.isprintable() else f"{name}.yaml"
-    schedule = f"schedule: {quoted(wanted.schedule)}" if wanted.schedule else f'# schedule: "{_EXAMPLE}"'
+    schedule = f"schedule: {quoted(meant.schedule)}" if meant.schedule else f'# schedule: "{_EXAMPLE}"'
     step = re.sub(r"[^A-Za-z0-9_-]", "-", name)
     step = step if re.match("[A-Za-z_]", step) else f"run-{step}"[:64]
     return f"""\
@@ -193,7 +128,7 @@ name: {scalar(name, 0)}
 # concurrency: forbid
 
 # The folder in which it runs.
-working_dir: {scalar(wanted.folder, 0)}
+working_dir: {scalar(meant.folder, 0)}
 
 # Cron gives it next to no environment: no profile is read, PATH is /usr/bin:/bin, there is no LANG.
 # `agentrun env --as-cron --explain {shown}` says what that means for this job.
@@ -203,14 +138,14 @@ working_dir: {scalar(wanted.folder, 0)}
 # deadline: 2h
 
 # sh ends at the first command that fails, but calls a pipe good if its last command is; bash calls it failed if any is.
-# shell: bash
+{"" if meant.shell else "# "}shell: {meant.shell or "bash"}
 
 # How many finished runs are kept, with their logs, and for how long; what is beyond any of it is removed.
 # keep: {{runs: 200, days: 30}}
 
 steps:
 - id: {scalar(step, 2)}
-  run: {scalar(wanted.command, 2)}
+  run: {scalar(meant.command, 2)}
 
   # An attempt that hangs is ended after so long, with all that it has started; without, it hangs until you look.
   # timeout: 1h
@@ -233,7 +168,7 @@ steps:
 """
 
 
-def _check(text: str, wanted: Wanted, output: str) -> None:
+def _check(text: str, meant: Wanted, output: str) -> None:
     """That it says what it is to say."""
     try:
         job = decode(text, "job.yaml" if output == "-" else output)
@@ -241,7 +176,7 @@ def _check(text: str, wanted: Wanted, output: str) -> None:
         problem = error.problems[0]
         what = "the schedule" if "schedule" in problem.source.partition(":")[0] else "the command line"
         raise UsageError(f"{what} cannot stand in a job file: {problem.message}", problem.hint) from error
-    if job.steps[0].run != wanted.command or job.working_dir != wanted.folder:
+    if job.steps[0].run != meant.command or job.working_dir != meant.folder:
         raise UsageError("the command line cannot stand in a job file as it is", "put it into a script, and name that")
 
 
@@ -258,11 +193,19 @@ def _write(output: str, text: str, force: bool) -> None:
         raise CannotWrite(message, "-o FILE names another place") from error
 
 
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        talk(note)
+
+
 def _complain(text: str, output: str) -> int:
-    """What a look at the program of the step finds: 65 if its shell cannot read it."""
+    """What a look at the program of the step finds: 65 if its shell cannot read it, a word if it is not there."""
+    from .absent import absent
     from .programs import check
 
-    found = check(decode(text, output), text, output)
+    job = decode(text, output)
+    _say(problem.message for problem in absent(job, text, output))
+    found = check(job, text, output)
     if found.problems:
         print("\n".join(problem_lines(found.problems, look_of(sys.stderr))), file=sys.stderr)
         return 65

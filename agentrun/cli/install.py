@@ -32,7 +32,7 @@ from ..spec.decode import load
 from ..store.database import open_for_reading
 from ..store.folders import home
 from ..store.jobs import JobQuestions, JobRow, Jobs
-from . import advance
+from . import advance, cautions
 from .complete import complete_job_file
 
 _LOCALTIME = "/etc/localtime"
@@ -66,6 +66,9 @@ def install(
     schedule, the PATH, where agentrun is. uninstall takes out exactly that.
 
     A job whose time zone is not the machine's gets more lines than one, and some starts that find nothing to do.
+
+    Warnings say what looks wrong about a schedule, that something a job uses is not the same under cron, and that nobody
+    would be told of a failure.
     """
     how = _how(cron, use_systemd, user, system, only_print, kubernetes)
     entries = _entries(jobs)
@@ -82,8 +85,9 @@ def install(
     with advance.open_store() as store:
         record = Jobs(store.database)
         _refuse_others(entries, how, record.jobs())
+        left, text = list[str](), b""
         if how == "cron":
-            changed, left = _into_crontab(entries, store.database.root), list[str]()
+            changed, text = _into_crontab(entries, store.database.root)
         else:
             changed, left = units.add(scope, _units(entries, scope))
         installed = {"how": how}
@@ -96,6 +100,7 @@ def install(
         zone = f" ({entry.job.timezone})" if entry.job.timezone else ""
         news = "installed" if changed or entry in recorded else "installed already"
         talk(f"job {entry.job.name} is {news} {where}: {times}{zone}")
+    _caution(entries, text)
     _advise(how, scope, left)
 
 
@@ -244,18 +249,23 @@ def _settings(table: crontab.Table | None) -> dict[str, str]:
     return settings
 
 
-def _into_crontab(entries: Sequence[Entry], root: str) -> bool:
+def _into_crontab(entries: Sequence[Entry], root: str) -> tuple[bool, bytes]:
+    """Whether anything was to be changed, and the crontab as it is now."""
     sections = [_section(entry) for entry in entries]
     _try(_settings(None))
     if zone := os.environ.get("TZ"):
         talk(f"TZ={zone} is set here, and not where cron starts the jobs: there the machine's zone holds")
 
+    made = b""
+
     def make(text: bytes | None) -> bytes | None:
+        nonlocal made
         table = crontab.parse(text)
         _refuse_sections(sections, table.jobs)
-        return _with(table, sections)
+        made = _with(table, sections)
+        return made
 
-    return places.change_crontab(root, make)
+    return places.change_crontab(root, make), made
 
 
 def _section(entry: Entry) -> crontab.Section:
@@ -380,6 +390,21 @@ def _print(entries: Sequence[Entry], how: str, scope: units.Scope) -> None:
         return
     for unit in _unit_texts(entries, scope, _settings(None)):
         print(f"# {printable(os.path.join(units.folder(scope), unit.name))}\n{unit.text}")
+
+
+def _caution(entries: Sequence[Entry], text: bytes) -> None:
+    """What may not be as it is meant. `text`: the crontab, empty where there is none."""
+    table = cautions.as_cron_reads(text)
+    for entry in entries:
+        with _as_a_daemon():
+            said = list(cautions.of_schedule(entry.job, wall()))
+        if text:
+            said += cautions.of_surroundings(entry.job, entry.file, table)
+        for words in said:
+            talk(f"warning: {words}")
+    if text:
+        for words in cautions.of_reports([entry.job for entry in entries], table):
+            talk(f"warning: {words}")
 
 
 def _advise(how: str, scope: units.Scope, left: Sequence[str]) -> None:

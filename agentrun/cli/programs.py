@@ -53,7 +53,7 @@ def check(job: Job, text: str, path: str) -> Findings:
     shell = next((name for name, argv in SHELLS.items() if argv == tuple(job.shell)), None)
     checked: dict[str, tuple[int, str] | None] = {}
     try:
-        for step, nodes in zip(job.steps, _nodes(text, path), strict=True):
+        for step, nodes in zip(job.steps, nodes_of_steps(text, path), strict=True):
             for key in ("run", "if", "until"):
                 if key not in nodes:
                     continue
@@ -68,7 +68,7 @@ def check(job: Job, text: str, path: str) -> Findings:
     return Findings(*(sorted(each.problems, key=lambda one: (one.line, one.column)) for each in (errors, doubts)))
 
 
-def _nodes(text: str, path: str) -> Iterator[dict[str, Scalar]]:
+def nodes_of_steps(text: str, path: str) -> Iterator[dict[str, Scalar]]:
     """The keys of each step that are scalars, and the `until` of its `repeat`."""
     root = document.read(Report(path, text))
     assert type(root) is MapNode

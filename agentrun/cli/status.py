@@ -76,11 +76,7 @@ def status(
     if run is None or every:
         record = open_record()
         if record is None:
-            if as_json:
-                print("[]")
-            else:
-                talk(nothing_yet(home()).message)
-            return 0
+            return _nothing_yet(as_json)
         listed = _listed(record, run, limit or _RUNS) if every else record.reader.overview
         show = _overview(record, listed, as_json, jobs=not every)
     else:
@@ -94,6 +90,14 @@ def status(
         _watch(record, show)
     else:
         print("\n".join(show()[0]))
+    return 0
+
+
+def _nothing_yet(as_json: bool) -> int:
+    if as_json:
+        print("[]")
+    else:
+        talk(nothing_yet(home()).message)
     return 0
 
 

@@ -15,6 +15,7 @@ from ..render.words import count
 from ..spec.children import check_children
 from ..spec.decode import load
 from . import complete as offers
+from .absent import absent
 from .programs import check
 
 
@@ -30,6 +31,9 @@ def validate(
     them, and a function of a module beside the job file must be there. So are the job files that steps name with job:
     they must be there and right, take what with gives them, and not lead back.
 
+    What may be right where the job will run is a warning, on stderr: a module, a working_dir or an env_file that is not
+    here, and a program named by a path in run that is not there or not executable.
+
     The exit status is 0 if all are right, 65 if one is wrong, 66 if one is not there.
     """
     status, shapes, look = 0, [], look_of(sys.stdout)
@@ -37,9 +41,11 @@ def validate(
         try:
             job, text = load(path)
             found = check(job, text, path)
-            if found.warnings and not as_json:
-                print("\n".join(problem_lines(found.warnings, look, "warning: ")))
-            shapes += [jsonshape.problem_shape(problem, "warning") for problem in found.warnings]
+            doubts = sorted(found.warnings + absent(job, text, path), key=lambda one: (one.line, one.column))
+            if doubts and not as_json:
+                sys.stdout.flush()
+                print("\n".join(problem_lines(doubts, look_of(sys.stderr), "warning: ")), file=sys.stderr, flush=True)
+            shapes += [jsonshape.problem_shape(problem, "warning") for problem in doubts]
             wrong = found.problems + check_children(job, path, text)
             if wrong:
                 raise JobFileError(sorted(wrong, key=lambda problem: (problem.line, problem.column)))

@@ -28,6 +28,7 @@ _PAM = "/etc/pam.d/cron"
 _FILES = ("/etc/environment", "/etc/default/locale")
 _SETTING = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)")
 _LANGUAGE = ("LC_ALL", "LC_CTYPE", "LANG")
+_SHELLS = ("sh", "bash", "dash")  # whose words `texts` knows
 _PLACES = ("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS")
 
 
@@ -113,18 +114,26 @@ def of_step(job: Job, step: Step, here: Mapping[str, str], cron: Mapping[str, st
     names = [job.shell[0]] if texts_of and "/" not in job.shell[0] else []
     if step.interpreter and "/" not in step.interpreter:
         names.append(step.interpreter)
+    certain = os.path.basename(job.shell[0]) in _SHELLS and all(texts.is_certain(text) for text in texts_of)
     for name in dict.fromkeys([*names, *(name for text in texts_of for name in texts.calls(text))]):
         found = shutil.which(name, path=here.get("PATH", ""))
         theirs = shutil.which(name, path=cron.get("PATH", ""))
-        if found and not theirs:
+        if not found and not theirs and (certain or name in names):
+            yield Difference(
+                step.id, name, f"{name} is found nowhere: neither here nor on the PATH that cron gives",
+                "install it, or correct the name", breaks=False,
+            )  # fmt: skip
+        elif found and not theirs:
             path = f"{os.path.dirname(found)}:{cron.get('PATH', PATH)}"
             yield Difference(
                 step.id, name, f"{name} is {found} here, and not found on the PATH that cron gives ({_path(cron)})",
                 f"write {found}, or env: {{PATH: {_quoted(_path({'PATH': path}))}}}",
             )  # fmt: skip
-        elif found and theirs and os.path.realpath(found) != os.path.realpath(theirs):
+        elif found and theirs and not _same(found, theirs):
+            venv = _venv(found)
+            whose = f" of the virtual environment {venv}" if venv and venv != _venv(theirs) else ""
             yield Difference(
-                step.id, name, f"{name} is {found} here, and {theirs} under cron",
+                step.id, name, f"{name} is {found}{whose} here, and {theirs} under cron",
                 f"write {found} if that is the one that is meant", breaks=False,
             )  # fmt: skip
     for name in dict.fromkeys(name for text in texts_of for name in texts.variables(text)):
@@ -134,6 +143,19 @@ def of_step(job: Job, step: Step, here: Mapping[str, str], cron: Mapping[str, st
                 step.id, name, f"${name} is used, set here, and not under cron",
                 f"{remedy}" if name not in _PLACES else f"{remedy}, if it lasts longer than this login",
             )  # fmt: skip
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths are one program. A virtual environment's Python is a link to another, with its own modules."""
+    return os.path.realpath(one) == os.path.realpath(other) and _venv(one) == _venv(other)
+
+
+def _venv(program: str) -> str:
+    """The virtual environment that a Python is of; "" if of none, or no Python."""
+    if not re.fullmatch(r"(?:python|pypy)[\d.]*", os.path.basename(program)):
+        return ""
+    root = os.path.realpath(os.path.dirname(os.path.dirname(os.path.abspath(program))))
+    return root if os.path.exists(os.path.join(root, "pyvenv.cfg")) else ""
 
 
 def _path(env: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from ..errors import AgentrunError, StoreError
-from . import cron, cronjobs, folder, kernel, notices, record, runs, surroundings
+from . import cron, cronjobs, folder, kernel, mail, notices, record, runs, surroundings
 from .finding import Check, Finding, bad
 from .site import FIRST, NOT_KNOWN, Site
 
@@ -52,6 +52,7 @@ CHECKS: dict[str, Callable[[Site], Finding]] = {
     "installed_jobs": cron.installed_jobs,
     "cron_path": cron.cron_path,
     "cron_home": cron.cron_home,
+    "cron_mail": mail.cron_mail,
     "cron_programs": cronjobs.cron_programs,
     "cron_language": cronjobs.cron_language,
     "home": surroundings.home,

@@ -34,6 +34,12 @@ def cron_daemon(site: Site) -> Finding:
 def cron_table(site: Site) -> Finding:
     """Every line of the crontab that calls agentrun finds it."""
     table = site.crontab
+    if table.torn:
+        return bad(
+            f"the block of `agentrun install` is torn: {table.torn}; what is in it cannot be told from your own lines",
+            "crontab -e: leave one pair of lines `# BEGIN agentrun: …` and `# END agentrun` around what is agentrun's,"
+            " or take all of it out and install again",
+        )
     lost = [call for call in table.calls if call.found() is None]
     if lost:
         call = lost[0]
@@ -120,9 +126,12 @@ def _amiss(site: Site, row: JobRow) -> tuple[str, str] | None:
 
 def cron_path(site: Site) -> Finding:
     """What `agentrun` means to cron, where a line does not say its path."""
+    calls = site.crontab.calls
+    if calls and all("/" in call.word for call in calls):
+        return good("each line of the crontab that calls agentrun has its path, whatever cron's PATH is")
     found = shutil.which("agentrun", path=PATH)
     if found is None:
-        return good(f"`agentrun` is not on cron's PATH ({PATH}): name {program()} in the crontab")
+        return good(f"a line of the crontab calls it by its path, {program()}: cron's own PATH is {PATH}")
     if os.path.realpath(found) != os.path.realpath(program()):
         return good(f"`agentrun` is {found} to cron; this program is {program()}")
     return good(f"`agentrun` is {found} to cron")
@@ -132,11 +141,18 @@ def cron_home(site: Site) -> Finding:
     """What cron starts is recorded in the state folder that is looked at here."""
     for call in site.crontab.calls:
         theirs = _home(site, dict(call.variables))
-        if os.path.realpath(theirs) != os.path.realpath(site.root):
-            return bad(
-                f"runs of the line at `{call.schedule}` are recorded in {theirs}, and here it is {site.root}",
-                f"set AGENTRUN_HOME={site.root} at the top of the crontab, or unset it here",
+        if os.path.realpath(theirs) == os.path.realpath(site.root):
+            continue
+        remedy = f"set AGENTRUN_HOME={site.root} at the top of the crontab, or unset it here"
+        if call.installed:
+            block = (one for one in site.crontab.calls if one.installed and one.verb == "run")
+            jobs = [shlex.quote(one.arguments[0]) for one in block if one.arguments]
+            remedy = (
+                f"to look at them: AGENTRUN_HOME={theirs}; to have them recorded here, leave AGENTRUN_HOME as it is"
+                f" and install again: agentrun install {' '.join(dict.fromkeys(jobs)) or 'JOB'}"
             )
+        detail = f"runs of the line at `{call.schedule}` are recorded in {theirs}, and here it is {site.root}"
+        return bad(detail, remedy)
     return good("what the crontab starts is recorded here" if site.crontab.calls else "nothing is started by cron")
 
 

@@ -58,12 +58,17 @@ def cron_language(site: Site) -> Finding:
     jobs = list(_jobs(site))
     if not jobs:
         return good("no job is known that cron starts")
-    said: dict[str, None] = {}
+    said: dict[str, str] = {}
     for one in jobs:
         own, cron = one.job.env, ascron.environment(site.environ, one.call)
         for difference in ascron.of_all(_over(site.environ, own), _over(cron, own)):
-            said[f"{difference.detail} ({difference.remedy})"] = None
-    return good("; ".join(said) or "home, language and time zone are the same under cron")
+            said.setdefault(difference.about, one.file)
+    if not said:
+        return good("home, language and time zone are the same under cron")
+    return good(
+        f"most jobs do not care, but here and under cron {some(list(said))} {'is' if len(said) == 1 else 'are'} not the"
+        f" same; what that may mean: agentrun env {shlex.quote(next(iter(said.values())))} --explain"
+    )
 
 
 def _over(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
@@ -89,11 +94,19 @@ def _jobs(site: Site) -> Iterator[CronJob]:
     for call in site.crontab.calls:
         if call.verb != "run":
             continue
-        for word in call.arguments:
-            file = os.path.join(call.variables.get("HOME", "/"), os.path.expanduser(word))
-            if file.endswith((".yaml", ".yml")) and os.path.realpath(file) not in seen and os.path.isfile(file):
-                seen.add(os.path.realpath(file))
-                try:
-                    yield CronJob(load(file)[0], file, call)
-                except AgentrunError:
-                    continue  # `validate` tells
+        file = file_of(call)
+        if file is not None and os.path.realpath(file) not in seen:
+            seen.add(os.path.realpath(file))
+            try:
+                yield CronJob(load(file)[0], file, call)
+            except AgentrunError:
+                continue  # `validate` tells
+
+
+def file_of(call: Call) -> str | None:
+    """The job file that a call runs, if it is seen and there."""
+    for word in call.arguments:
+        file = os.path.join(call.variables.get("HOME", "/"), os.path.expanduser(word))
+        if file.endswith((".yaml", ".yml")) and os.path.isfile(file):
+            return file
+    return None

@@ -20,6 +20,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from .finding import some
+
+BEGIN, END = "# BEGIN agentrun:", "# END agentrun"  # the lines around the block of `agentrun install`
 PATH = "/usr/bin:/bin"  # where cron looks, unless the crontab says otherwise
 _PATIENCE = 5.0  # seconds for `crontab -l`
 _VARIABLE = re.compile(r"""\s*(['"]?)([A-Za-z_]\w*)\1\s*=\s*(.*?)\s*$""")
@@ -39,6 +42,7 @@ class Call:
     variables: Mapping[str, str]
     moved: bool  # after a `cd`, or of an unknown folder: a relative path cannot be judged
     arguments: tuple[str, ...] = ()  # the words behind the verb, as far as they are one command's
+    installed: bool = False  # it stands in the block of `agentrun install`
 
     def found(self) -> str | None:
         """The program that cron would start; None if there is none."""
@@ -54,10 +58,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Crontab:
-    """All calls that cron makes for a user; `unreadable` is why there is no telling."""
+    """All calls that cron makes for a user; `unreadable` is why there is no telling.
+
+    `torn`: where the lines stand that begin and end the block of `agentrun install`, if that is not one pair of them.
+    """
 
     calls: list[Call] = field(default_factory=list)
     unreadable: str = ""
+    torn: str = ""
 
 
 def of_this_user(environ: Mapping[str, str]) -> Crontab:
@@ -81,7 +89,20 @@ def of_this_user(environ: Mapping[str, str]) -> Crontab:
     if asked.returncode:
         said = os.fsdecode(asked.stderr).strip()
         return Crontab(calls, "" if "no crontab" in said.lower() else said or f"exit status {asked.returncode}")
-    return Crontab([*calls, *parse(os.fsdecode(asked.stdout), home)])
+    text = os.fsdecode(asked.stdout)
+    return Crontab([*calls, *parse(text, home)], torn=torn(text))
+
+
+def torn(text: str) -> str:
+    """What is wrong with the lines that begin and end the block of `agentrun install`; "" if nothing."""
+    marks = [
+        (number, line.startswith(BEGIN))
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.startswith(BEGIN) or line.strip() == END
+    ]
+    if not marks or [begins for _, begins in marks] == [True, False]:
+        return ""
+    return some([f"line {number} {'begins' if begins else 'ends'} it" for number, begins in marks])
 
 
 def who(environ: Mapping[str, str]) -> tuple[str, str]:
@@ -107,9 +128,11 @@ def parse(text: str, home: str, *, user: str | None = None) -> list[Call]:
     """The calls in a crontab. With `user`, it is one of the system's, and only that user's lines count."""
     variables = {"HOME": home, "PATH": PATH}
     calls: list[Call] = []
+    installed = False
     for line in text.splitlines():
         line = line.strip()
         if not line or line.startswith("#"):
+            installed = line.startswith(BEGIN) or (installed and line != END)
             continue
         if setting := _VARIABLE.match(line):
             value = setting[3]
@@ -122,11 +145,11 @@ def parse(text: str, home: str, *, user: str | None = None) -> list[Call]:
         if len(fields) <= count + (user is not None) or (user is not None and fields[count] != user):
             continue
         command = re.split(r"(?<!\\)%", fields[-1])[0].replace("\\%", "%")
-        calls += _calls(" ".join(fields[:count]), command, variables)
+        calls += _calls(" ".join(fields[:count]), command, variables, installed)
     return calls
 
 
-def _calls(schedule: str, command: str, variables: Mapping[str, str]) -> Iterator[Call]:
+def _calls(schedule: str, command: str, variables: Mapping[str, str], installed: bool) -> Iterator[Call]:
     words = _words(command)
     own = dict(variables)
     moved = False
@@ -141,9 +164,9 @@ def _calls(schedule: str, command: str, variables: Mapping[str, str]) -> Iterato
         arguments = tuple(takewhile(lambda other: not set(other) <= set(";&|()<>"), behind[behind.index(verb) + 1 :]))
         if place > 1 and words[place - 1] == "-m":
             interpreter = next((other for other in reversed(words[: place - 1]) if not other.startswith("-")), "")
-            yield Call(schedule, interpreter, verb, dict(own), moved, arguments)
+            yield Call(schedule, interpreter, verb, dict(own), moved, arguments, installed)
         else:
-            yield Call(schedule, word, verb, dict(own), moved, arguments)
+            yield Call(schedule, word, verb, dict(own), moved, arguments, installed)
 
 
 def _words(command: str) -> list[str]:

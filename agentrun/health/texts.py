@@ -20,6 +20,10 @@ _HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 _USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)([^}]?)|([A-Za-z_]\w*))")
 _GIVEN = re.compile(r"\b(?:for|read(?:\s+-\w+)*|export|local|declare|readonly)\s+([A-Za-z_]\w*)")
+# what brings functions along, asks for what may not be there, or has words where others have commands
+_UNCERTAIN = re.compile(
+    r"(?m)(?:^|[\s;&|({])(?:\.|source|eval|alias|case|command\s+-[vV]|type|which|hash)\s|=\(|\(\(|\[\["
+)
 _FUNCTION = re.compile(r"(?m)(?:^|[;&|{(]\s*)\s*(?:function\s+)?([A-Za-z_][\w-]*)\s*\(\s*\)")
 
 
@@ -32,6 +36,16 @@ def calls(text: str) -> list[str]:
             if _PLAIN.fullmatch(word) and word not in _SHELL_WORDS and word not in own and not word.isdigit():
                 found[word] = None
     return list(found)
+
+
+def is_certain(text: str) -> bool:
+    """Whether every name in `calls` is that of a program: nothing else could define it, or be taken for a command."""
+    if _UNCERTAIN.search(text):
+        return False
+    try:
+        return all(shlex.split(line, comments=True) is not None for line in _lines(text))
+    except ValueError:  # a quote over lines: what stands in it was read as commands
+        return False
 
 
 def variables(text: str) -> list[str]:

@@ -75,14 +75,27 @@ def failure_report(reader: Reader, root: str, run: Run, width: int = _WIDTH) -> 
 def _ways_on(reader: Reader, run: Run, rows: Sequence[StepRow]) -> list[str]:
     """The commands that go on, also after the job file was mended: a run keeps the file that it began with."""
     outermost = reader.outermost(run)
-    changed = _has_changed(reader, outermost)
-    ways = way_on(run, rows, outermost.id, anywhere=True, changed=outermost.file if changed else None)
+    ways, changed = _ways(reader, run, rows, outermost)
     lines = [f"{label + ':':<10} {text}" for label, text in ways]
     label, last = ways[-1]
     if changed is False and run.outcome in ("failed", "timed_out") and label == "go on" and " --spec " not in last:
         other = command("resume", outermost.id, "--spec", outermost.file, anywhere=True)
         lines.append(f"after a change of the job file: {printable(other)}")
     return lines
+
+
+def way_out(reader: Reader, run: Run) -> str | None:
+    """The command that goes on with a run that failed, as its report names it; None where nothing is left to run."""
+    label, text = _ways(reader, run, reader.steps(run.id), reader.outermost(run))[0][-1]
+    return text if label == "go on" else None
+
+
+def _ways(
+    reader: Reader, run: Run, rows: Sequence[StepRow], outermost: Run
+) -> tuple[list[tuple[str, str]], bool | None]:
+    changed = _has_changed(reader, outermost)
+    named = outermost.file if changed else None
+    return way_on(run, rows, outermost.id, anywhere=True, changed=named), changed
 
 
 def _has_changed(reader: Reader, run: Run) -> bool | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from agentrun.store.snapshots import Snapshot
 from agentrun.store.write import NewRun, Stamp, Store
 
 START = 1_795_168_800_000  # 2026-11-20T10:00:00Z
+LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TEXT = "steps: [{run: 'true'}]\n"
 
 
@@ -109,6 +112,10 @@ class Recorded:
 
     def _stamp(self) -> Stamp:
         return Stamp(self.now, 0, 0, "boot")
+
+
+SCRIPT = os.path.join(os.path.dirname(sys.executable), "agentrun")
+PROGRAM = "agentrun" if shutil.which("agentrun", path=LOGIN_PATH) == SCRIPT else SCRIPT  # in what cron mails
 
 
 class World:

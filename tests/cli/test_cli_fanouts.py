@@ -14,7 +14,7 @@ from agentrun.model import Job, Repeat, Step
 from agentrun.render.report import failure_report
 from agentrun.store.instances import UntilAnswered, UntilAsked
 
-from .recorded import Recorded, World, steps
+from .recorded import PROGRAM, Recorded, World, steps
 
 RUN, CHILD = "k3v9x00001", "k3v9x00002"
 
@@ -190,7 +190,7 @@ def test_the_report_of_a_fan_out(world: World) -> None:
     run = fanned(world, 10, good=1, bad=9).write("work[1]", (1, b"no luck\n"))
     run.settle("work", "failed", reason="instances", error="9 of 10 instances failed", counted=False)
     run.settle("after", "skipped", reason="upstream").finish("failed").let_go()
-    home = f"AGENTRUN_HOME={world.root} agentrun"
+    home = f"AGENTRUN_HOME={world.root} {PROGRAM}"
     assert report(world) == [
         "agentrun: job fan failed after 1.3 s: 9 failed, 1 skipped, 2 succeeded",
         f"run {RUN} of /opt/quotes/quotes.yaml",
@@ -232,7 +232,7 @@ def test_a_child_run(world: World) -> None:
     child.finish("failed", error="step 2 of 2, boom: exit status 3").let_go()
     failure = {"reason": "child", "exit_code": 3, "error": f"run {CHILD}: step 2 of 2, boom: exit status 3"}
     run.wait(900).end("settle", "failed", **failure).settle("settle", "failed", **failure).finish("failed").let_go()
-    home = f"AGENTRUN_HOME={world.root} agentrun"
+    home = f"AGENTRUN_HOME={world.root} {PROGRAM}"
     assert report(world)[2:] == [
         f"step 2 of 2, settle: run {CHILD}: step 2 of 2, boom: exit status 3 (after 0.9 s)",
         f"run {CHILD} of /opt/child.yaml",
@@ -271,7 +271,7 @@ def test_a_loop_that_would_end_in_the_same_way_again(world: World, reason: str, 
     assert lines[2:4] == ["step 1 of 1, think: 2 rounds, and no end", f"its last:  {last}"]
     assert lines[-2:] == [
         f"first:     {change} in /opt/quotes/quotes.yaml: as it is, the same would be paid for again",
-        f"go on:     AGENTRUN_HOME={world.root} agentrun resume {RUN} --spec /opt/quotes/quotes.yaml",
+        f"go on:     AGENTRUN_HOME={world.root} {PROGRAM} resume {RUN} --spec /opt/quotes/quotes.yaml",
     ]
     assert f"  round 2   {last}" in world.call("status", "loop", "--step", "think")[1].splitlines()
     out = world.call("status", "loop")[1].splitlines()

@@ -6,6 +6,7 @@ import os
 import pwd
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,134 @@ def test_any_command_line_comes_back_as_it_was(world: World, here: Path) -> None
         status, out, err = world.call("init", command, "-o", "-")
         assert status == 0, (command, err)
         assert decode(out, "x.yaml").steps[0].run == command
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode", "program"),
+    [
+        ("plain.py", "print(1)\n", 0o644, "python3"),
+        ("plain.py", "print(1)\n", 0o755, "python3"),
+        ("plain.pl", "print 1;\n", 0o755, "perl"),
+        ("plain.bash", "echo\n", 0o755, "bash"),
+        ("plain.sh", "[[ what ever\n", 0o644, "sh"),
+        ("plain", "# mine\n\necho 1 && ls\n", 0o755, "sh"),
+        ("plain", "X=1\necho $X\n", 0o644, "sh"),
+        ("plain.txt", "set -e\nls\n", 0o644, "sh"),
+    ],
+)
+def test_a_script_without_a_first_line(
+    world: World, here: Path, name: str, text: str, mode: int, program: str
+) -> None:
+    (here / name).write_text(text)
+    (here / name).chmod(mode)
+    status, _, err = world.call("init", f"./{name}")
+    assert (status, load("plain.yaml")[0].steps[0].run) == (0, f"{program} '{here}/{name}'")
+    assert f"{name} has no `#!` line: {program} is taken to run it" in err
+
+
+@pytest.mark.parametrize("text", ["", "Dear all,\nit is late\n", "import_it()\nprint(1)\n", "ls (\n", "# a\n"])
+@pytest.mark.parametrize("mode", [0o644, 0o755])
+def test_a_text_that_is_no_script_we_know(world: World, here: Path, text: str, mode: int) -> None:
+    (here / "notes").write_text(text)
+    (here / "notes").chmod(mode)
+    status, out, err = world.call("init", "./notes")
+    assert (status, out) == (2, "")
+    assert "nobody can tell what runs notes" in err and "name the program" in err
+    assert os.listdir(here) == ["notes"]
+
+
+def test_a_program_is_called_as_it_is(world: World, here: Path) -> None:
+    (here / "tool").write_bytes(b"\x7fELF\0\0")
+    (here / "tool").chmod(0o755)
+    assert world.call("init", "./tool")[0] == 0
+    assert load("tool.yaml")[0].steps[0].run == f"'{here}/tool'"
+
+
+KEPT = "agentrun keeps the output itself"
+
+
+@pytest.mark.parametrize(
+    ("command", "away"),
+    [
+        ("true >> /var/log/x 2>&1", ">> /var/log/x 2>&1"),
+        ("0 3 * * * true > /dev/null 2>&1", "> /dev/null 2>&1"),
+        ("true &>/dev/null", "&>/dev/null"),
+        ("true 2>/dev/null", "2>/dev/null"),
+        ("true > out.csv", None),
+        ("true 2>&1", None),
+        ("echo '>> x 2>&1' \"> y 2>&1\" # >> z 2>&1", None),
+    ],
+)
+def test_output_that_agentrun_would_not_see_is_told(
+    world: World, here: Path, command: str, away: str | None
+) -> None:
+    status, _, err = world.call("init", command, "-o", "a.yaml")
+    assert status == 0
+    assert (KEPT in err) == (away is not None)
+    if away:
+        assert f"with `{away}` the report of a failure has nothing of it" in err
+    assert (KEPT in world.call("init", command, "-o", "-")[2]) == (away is not None)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("command", "shell"),
+    [
+        ("true | cat", "bash"),
+        ("*/5 * * * * true 2>&1 |cat", "bash"),
+        ("0 3 * * * cat%a | b", "sh"),
+        ("true || false", "sh"),
+        ("echo 'a | b' \"|\" \\| # |", "sh"),
+        ("true >| x", "sh"),
+    ],
+)
+def test_a_pipe_gets_bash(world: World, here: Path, command: str, shell: str) -> None:
+    status, _, err = world.call("init", command, "-o", "a.yaml")
+    job, _ = load("a.yaml")
+    assert (status, os.path.basename(job.shell[0])) == (0, shell)
+    assert ("`shell: bash` makes it fail if any" in err) == (shell == "bash")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_pipe_without_a_bash(world: World, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "tools").mkdir()
+    (here / "tools" / "sh").symlink_to(shutil.which("sh") or "")
+    monkeypatch.setenv("PATH", f"{here}/tools")
+    _, _, err = world.call("init", "true | cat", "-o", "a.yaml")
+    assert os.path.basename(load("a.yaml")[0].shell[0]) == "sh"
+    assert "there is no bash here" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("5 4 * * *", "this is a schedule without a command: 5 4 * * *"),
+        ("@daily", "this is a schedule without a command: @daily"),
+        ("MAILTO=x", "this sets a variable, and is no command line: MAILTO"),
+        ("PATH = /usr/bin:/bin", "this sets a variable, and is no command line: PATH"),
+        ("SHELL='/bin/bash'", "this sets a variable, and is no command line: SHELL"),
+        ("# comment", "this is a comment"),
+        (" # a\n\n# b", "this is a comment"),
+        ("*/5 * * * * root /usr/local/bin/foo --x", "this line names a user"),
+        ("@hourly root true", "this line names a user"),
+    ],
+)
+def test_what_is_no_command(world: World, here: Path, given: str, said: str) -> None:
+    status, out, err = world.call("init", given)
+    assert (status, out, os.listdir(here)) == (2, "", [])
+    assert said in err
+    if "user" in said:
+        assert f"agentrun init '{given.replace('root ', '')}'" in err
+
+
+@pytest.mark.parametrize("given", ["X=1 true", "X=1; true", "X=$(true)", "0 3 * * * root", "0 3 * * * nobody -x"])
+def test_what_only_looks_like_none(world: World, here: Path, given: str) -> None:
+    assert world.call("init", given, "-o", "a.yaml")[0] == 0
+
+
+def test_a_program_that_is_not_there_is_told(world: World, here: Path) -> None:
+    status, _, err = world.call("init", "./nosuch.sh")
+    assert status == 0 and f"there is no {here}/nosuch.sh, which 'run' begins with" in err
+    (here / "deaf.sh").write_text("#!/bin/sh\n")
+    assert f"{here}/deaf.sh is not executable" in world.call("init", "./deaf.sh --all")[2]
+    assert "not" not in world.call("init", "./deaf.sh", "-o", "b.yaml")[2].replace("nothing", "")

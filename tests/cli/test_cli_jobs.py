@@ -42,6 +42,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made.mkdir()
     (made / "quotes.yaml").write_text(GOOD)
     (made / "quotes.env").write_text("TOKEN='a b'\nLANG=de\n")
+    for name in ("rates", "customers", "ask", "page"):
+        (made / f"{name}.sh").write_text("#!/bin/sh\n")
+        (made / f"{name}.sh").chmod(0o755)
     (made / "bad.yaml").write_text("steps:\n- id: a\n  run: ./a.sh\n  timout: 5m\n- {run: x, needs: [b]}\n")
     monkeypatch.chdir(made)
     return made
@@ -101,25 +104,55 @@ def test_validate_looks_at_programs(world: World, folder: Path) -> None:
     (folder / "broken.py").write_text("def f(:\n")
     (folder / "agent.py").write_text("def think(): pass\ntry:\n    from os import path\nexcept OSError:\n    pass\n")
     status, out, err = world.call("validate", "programs.yaml")
-    assert (status, err) == (65, "")
+    assert status == 65
+    assert err.splitlines()[0] == "programs.yaml:13:19: warning: no module 'nowhere_at_all' was found"
     told = [line for line in out.splitlines() if line.startswith("programs.yaml")]
-    assert told[0] == "programs.yaml:13:19: warning: no module 'nowhere_at_all' was found"
-    assert [line.split(":")[1] for line in told[1:]] == ["6", "8", "11", "12", "14", "15"]
-    assert "sh cannot read this" in told[1]
-    assert told[2].endswith("'if' is a shell command, and 'steps.a.outcome' is none")
-    assert "this is not Python" in told[3]
-    assert told[4].endswith("agent.py has no function 'thnk' (did you mean 'think'?)")
-    assert "broken.py:1: this is not Python" in told[5]
+    assert [line.split(":")[1] for line in told] == ["6", "8", "11", "12", "14", "15"]
+    assert "sh cannot read this" in told[0]
+    assert told[1].endswith("'if' is a shell command, and 'steps.a.outcome' is none")
+    assert "this is not Python" in told[2]
+    assert told[3].endswith("agent.py has no function 'thnk' (did you mean 'think'?)")
+    assert "broken.py:1: this is not Python" in told[4]
     shapes = json.loads(world.call("validate", "programs.yaml", "--json")[1])
     assert [shape["severity"] for shape in shapes] == ["warning"] + ["error"] * 6
 
 
 def test_a_warning_is_no_error(world: World, folder: Path) -> None:
     (folder / "warned.yaml").write_text("steps: [{python: nowhere_at_all:x}]\n")
-    status, out, _ = world.call("validate", "warned.yaml")
-    assert status == 0
-    assert "warning: no module 'nowhere_at_all'" in out
-    assert out.endswith("warned.yaml: ok, job warned, 1 step\n")
+    status, out, err = world.call("validate", "warned.yaml")
+    assert (status, out) == (0, "warned.yaml: ok, job warned, 1 step\n")
+    assert "warning: no module 'nowhere_at_all'" in err
+
+
+def test_validate_warns_of_what_is_not_there(world: World, folder: Path) -> None:
+    (folder / "rates.sh").chmod(0o644)
+    (folder / "page.sh").unlink()
+    (folder / "customers.sh").unlink()
+    (folder / "quotes.env").unlink()
+    status, out, err = world.call("validate", "quotes.yaml")
+    assert (status, out) == (0, "quotes.yaml: ok, job quotes, 4 steps\n")
+    told = [line for line in err.splitlines() if line.startswith("quotes.yaml")]
+    assert told == [
+        f"quotes.yaml:5:11: warning: the env_file is not there: {folder}/quotes.env",
+        f"quotes.yaml:8:8: warning: {folder}/rates.sh is not executable: chmod +x it, or name its interpreter, as in"
+        " sh ./rates.sh",
+        f"quotes.yaml:11:8: warning: there is no {folder}/customers.sh, which 'run' begins with",
+        f"quotes.yaml:20:8: warning: there is no {folder}/page.sh, which 'run' begins with",
+    ]
+    shapes = json.loads(world.call("validate", "quotes.yaml", "--json")[1])
+    assert [(shape["line"], shape["severity"]) for shape in shapes] == [(line, "warning") for line in (5, 8, 11, 20)]
+    (folder / "there").mkdir()
+    texts = {
+        "working_dir: nowhere\nsteps: [{run: ./a.sh}]\n": [f"the working_dir is not there: {folder}/nowhere"],
+        "working_dir: there\nsteps: [{run: ../ask.sh; ./b}, {run: ./made-by-then}]\n": [],
+        "steps: [{run: ./there && x}]\n": [f"{folder}/there is a folder, and no program"],
+        "steps: [{run: cd there && ./a.sh}, {run: $HOME/a.sh}, {run: X=1 ./a.sh}, {run: './a*'}]\n": [],
+    }
+    for text, messages in texts.items():
+        (folder / "x.yaml").write_text(text)
+        status, out, err = world.call("validate", "x.yaml")
+        found = [line.split("warning: ")[1] for line in err.splitlines() if "warning: " in line]
+        assert (status, found) == (0, messages)
 
 
 def test_plan(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from agentrun.model import Budget, Job, Step
+from agentrun.render import status
 from agentrun.render.report import failure_report
+from agentrun.render.status import command
 from agentrun.store.changes import StepAsked
 
-from .recorded import START, Recorded, World, steps
+from .recorded import PROGRAM, START, TEXT, Recorded, World, steps
 
 Quotes = Callable[..., Job]
 
@@ -21,7 +26,7 @@ def report(world: World, run: Recorded) -> list[str]:
 
 
 def home(world: World) -> str:
-    return f"AGENTRUN_HOME={world.root} agentrun"
+    return f"AGENTRUN_HOME={world.root} {PROGRAM}"
 
 
 def test_a_failed_step(world: World, quotes: Quotes) -> None:
@@ -45,7 +50,7 @@ def test_a_failed_step(world: World, quotes: Quotes) -> None:
 def test_without_a_state_folder_of_ones_own(world: World, quotes: Quotes, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.record("k3v9x00001", quotes()).take().fail("rates").finish("failed")
     monkeypatch.delenv("AGENTRUN_HOME")
-    assert report(world, run)[-1] == "go on:     agentrun resume k3v9x00001"
+    assert report(world, run)[-1] == f"go on:     {PROGRAM} resume k3v9x00001"
 
 
 def test_it_never_has_more_than_40_lines(world: World) -> None:
@@ -123,3 +128,113 @@ def test_a_timeout_and_a_condition(world: World) -> None:
     run = world.record("k3v9x00002", job).take().commit(StepAsked("b", 1, START))
     run.write("b", (1, b"oops\n"), attempt=0).settle("b", "failed", reason="if_failed", error="its `if` ended with 2")
     assert report(world, run)[2:4] == ["step 2 of 2, b: its `if` ended with 2", "    | oops"]
+
+
+# --- after a change of the job file
+
+
+def failed(world: World, job: Job, file: Path, exit_status: int = 3) -> list[str]:
+    """The report of a run of `file` that failed in its first step."""
+    run = world.record("k3v9x00001", job, str(file)).take().write("rates", (1, b"no\n"))
+    return report(world, run.fail("rates", status=exit_status).finish("failed"))
+
+
+def test_a_failure_says_how_it_goes_on_after_a_change_of_the_job_file(
+    world: World, quotes: Quotes, tmp_path: Path
+) -> None:
+    file = tmp_path / "quotes.yaml"
+    file.write_text(f"# quotes 4\n{TEXT}")
+    again = f"{home(world)} resume k3v9x00001"
+    lines = failed(world, quotes(), file)
+    assert lines[-2:] == [f"go on:     {again}", f"after a change of the job file: {again} --spec {file}"]
+    file.write_text(f"# mended\n{TEXT}")
+    lines = report(world, Recorded(world, "k3v9x00001", quotes()))
+    assert lines[-1] == f"go on:     {again} --spec {file}"
+    assert lines[-2].startswith("changed:   the job file is not as it was when the run was created")
+    file.unlink()
+    lines = report(world, Recorded(world, "k3v9x00001", quotes()))
+    assert lines[-1] == f"go on:     {again}", "there is nothing to go on with but the old one"
+    assert not any("change" in line for line in lines)
+
+
+def test_a_cancelled_run_did_not_fail_by_its_file(world: World, quotes: Quotes, tmp_path: Path) -> None:
+    file = tmp_path / "quotes.yaml"
+    file.write_text(f"# quotes 4\n{TEXT}")
+    run = world.record("k3v9x00001", quotes(), str(file)).take().succeed("rates").finish("cancelled")
+    assert report(world, run)[-1] == f"go on:     {home(world)} resume k3v9x00001"
+
+
+@pytest.mark.parametrize("exit_status", [127, 126])
+def test_a_program_that_is_not_found_names_the_command_that_shows_why(
+    world: World, quotes: Quotes, tmp_path: Path, exit_status: int
+) -> None:
+    file = tmp_path / "quotes.yaml"
+    file.write_text(f"# quotes 4\n{TEXT}")
+    lines = failed(world, quotes(), file, exit_status)
+    look = f"what it does not find under cron: {home(world)} env {file} --as-cron --explain"
+    assert (look in lines) == (exit_status == 127)
+
+
+def test_no_command_is_cut_and_there_are_40_lines_at_most(world: World, tmp_path: Path) -> None:
+    names = [f"s{n}" for n in range(50)]
+    job = Job("wide", tuple(replace(step, needs=()) for step in steps(*names)))
+    folder = tmp_path / ("f" * 200)
+    folder.mkdir()
+    (file := folder / "wide.yaml").write_text(f"# wide 50\n{TEXT}")
+    run = world.record("k3v9x00001", job, str(file)).take()
+    for name in names:
+        run.write(name, (1, b"line\n" * 1000)).fail(name, status=127)
+    lines = report(world, run.finish("failed"))
+    assert len(lines) <= 40 and lines.count("    | line") == 25
+    assert [line for line in lines if line.endswith("--as-cron --explain")]
+    assert lines[-1].endswith(f" resume k3v9x00001 --spec {file}")
+
+
+# --- the program's name
+
+
+@pytest.fixture
+def venv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an interpreter and the script, which is on our PATH, as in the block of a crontab."""
+    folder = tmp_path / "venv bin"
+    folder.mkdir()
+    for name in ("python", "agentrun"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("AGENTRUN_HOME", raising=False)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setattr(sys, "argv", [str(folder / "agentrun"), "run"])
+    return folder
+
+
+@pytest.mark.parametrize("own", ["agentrun", "../site/agentrun/__main__.py"])
+def test_a_mail_names_the_program_by_its_path(venv: Path, monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    monkeypatch.setattr(sys, "argv", [str(venv / own)])
+    assert command("resume", "7f3a", anywhere=True) == f"'{venv}/agentrun' resume 7f3a"
+    assert command("resume", "7f3a") == "agentrun resume 7f3a"
+
+
+def test_where_there_is_no_script_a_mail_names_the_interpreter(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (venv / "agentrun").unlink()
+    monkeypatch.setattr(sys, "argv", [str(venv.parent / "agentrun" / "__main__.py")])
+    assert command("resume", "7f3a", anywhere=True) == f"'{venv}/python' -P -m agentrun resume 7f3a"
+
+
+def test_what_every_login_shell_finds_is_named_by_its_name(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = venv.parent / "local"
+    place.mkdir()
+    (place / "agentrun").symlink_to(venv / "agentrun")
+    monkeypatch.setattr(status, "_LOGIN_PATH", str(place))
+    assert command("resume", "7f3a", anywhere=True) == "agentrun resume 7f3a"
+
+
+def test_at_a_terminal_it_is_the_path_of_that(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert command("resume", "7f3a", anywhere=True) == "agentrun resume 7f3a"
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        assert command("resume", "7f3a", anywhere=True) == f"'{venv}/agentrun' resume 7f3a"
+        monkeypatch.undo()
+    os.close(ours)

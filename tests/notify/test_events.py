@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from pathlib import Path
 
 import pytest
 
 from agentrun.notify import words
 from agentrun.notify.hearers import encoded, hearers
+from agentrun.spec.decode import load
 from agentrun.store.database import open_for_writing
 from agentrun.store.notices import Notices
 
 from .receiver import Post, Receiver
+
+TICK = 1_780_000_000_000  # 2026-05-28T20:26:40Z
 
 
 def test_a_failure_is_told_with_all_that_it_takes_to_repair_it(post: Post, receiver: Receiver) -> None:
@@ -135,7 +140,8 @@ def test_a_resumed_run_has_one_start_and_one_that_was_reopened_another(post: Pos
 def test_a_run_that_waits_is_told_with_the_commands_that_answer(post: Post, receiver: Receiver) -> None:
     gate = post.gate("held")
     text = f"notify: {{to: [{{webhook: '{receiver.url('/hook')}'}}]}}\nsteps:\n"
-    text += f"- {{id: send, run: {gate.shell!r}, on_interrupt: ask}}\n"
+    shell = f"printf 'mail %s\\n' 1 2 '3 of 9'; {gate.shell}"
+    text += f"- {{id: send, run: {json.dumps(shell)}, on_interrupt: ask}}\n"
     process = post.start("run", str(post.job("job", text)))
     gate.reached()
     post.kill_everything()
@@ -144,6 +150,11 @@ def test_a_run_that_waits_is_told_with_the_commands_that_answer(post: Post, rece
     post.delivered()
     said = receiver.next().json
     assert said["event"] == "waiting" and f"resume {post.run_id} --took-place send" in said["text"]
+    lines = said["text"].splitlines()
+    assert lines[2:5] == ["    | mail 1", "    | mail 2", "    | mail 3 of 9"], "what it said last"
+    assert lines[5].startswith("  its log: ") and lines[5].endswith(f" logs {post.run_id} --step send")
+    assert lines[-1] == "the next runs of job are skipped until you answer"
+    assert post.call("run", str(post.root / "job.yaml")).status == 75, "so it is"
     assert post.call("resume", post.run_id, "--took-place", "send").status == 0
     post.delivered()
     assert receiver.all() == []
@@ -177,8 +188,6 @@ def test_a_wrong_config_yaml_stops_no_run_and_is_said_once(post: Post) -> None:
 def test_missed_ticks_are_told_and_folded(post: Post, receiver: Receiver) -> None:
     post.told(f"{{webhook: '{receiver.url('/hook')}'}}", "- run: 'true'\n")
     file = str(post.root / "job.yaml")
-    from agentrun.spec.decode import load
-
     who = encoded(hearers(load(file)[0]))
     row = {"first": 1_780_000_000_000, "last": 1_780_000_120_000, "number": 3, "reason": "catch_up"}
     database = open_for_writing(str(post.home))
@@ -193,6 +202,40 @@ def test_missed_ticks_are_told_and_folded(post: Post, receiver: Receiver) -> Non
     assert request.json["event"] == "missed" and request.json["run"] is None
     assert "3 ticks: 2026-05-28T20:26:40.000Z to 2026-05-28T20:28:40.000Z" in request.json["text"]
     assert [row[1] for row in post.notices()] == ["sent", "folded", "folded"]
+
+
+def missed(post: Post, file: Path, *reasons: str) -> None:
+    """A notice of missed ticks of job `job`, which are three for each reason."""
+    who = encoded(hearers(load(str(file))[0]))
+    rows = [
+        {"first": TICK + n * 180_000, "last": TICK + n * 180_000 + 120_000, "number": 3, "reason": reason}
+        for n, reason in enumerate(reasons)
+    ]
+    database = open_for_writing(str(post.home))
+    Notices(database).miss("job", str(file), who, rows, at=TICK + 600_000)
+    database.close()
+    post.delivered()
+
+
+def test_missed_ticks_name_the_command_that_runs_them(post: Post, receiver: Receiver) -> None:
+    to = f"notify: {{to: [{{webhook: '{receiver.url('/hook')}'}}]}}\n"
+    file = post.job("job", f"{to}steps: [{{run: 'true'}}]\n")
+    missed(post, file, "catch_up")
+    last = receiver.next().json["text"].splitlines()[-1]
+    program, times = last.removeprefix("run them now:  ").split(" backfill job ")
+    assert program.startswith(f"AGENTRUN_HOME={post.home} ") and "/" in program.partition(" ")[2]
+    assert times == "--from 2026-05-28T20:26:40.000Z --to 2026-05-28T20:28:40.000Z"
+
+
+def test_missed_ticks_for_which_a_newer_one_stands_need_no_command(post: Post, receiver: Receiver) -> None:
+    to = f"notify: {{to: [{{webhook: '{receiver.url('/hook')}'}}]}}\n"
+    file = post.job("job", f"{to}schedule: '* * * * *'\ncatch_up: latest\nsteps: [{{run: 'true'}}]\n")
+    missed(post, file, "catch_up")
+    text = receiver.next().json["text"]
+    assert text.endswith("(a newer one stands for it)") and "backfill" not in text
+    missed(post, file, "catch_up", "file")
+    text = receiver.next().json["text"]
+    assert "--from 2026-05-28T20:29:40.000Z --to 2026-05-28T20:31:40.000Z" in text, "of the others"
 
 
 def test_a_stuck_step_is_told_while_it_is(post: Post, receiver: Receiver) -> None:

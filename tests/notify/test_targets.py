@@ -142,6 +142,61 @@ def test_where_a_ping_goes(url: str, event: str, status: int | None, expected: s
     assert web.ping_url(url, event, "1qfxqg11mb", status) == expected.format(rid)
 
 
+def test_a_test_leaves_pings_out_unless_an_event_is_given(post: Post, receiver: Receiver) -> None:
+    to = f"{{ping: '{receiver.url('/ping')}'}}, {{webhook: '{receiver.url('/hook')}'}}"
+    file = str(post.job("job", f"notify: {{to: [{to}]}}\nsteps: [{{run: 'true'}}]\n"))
+    left_out = "agentrun: pings are left out: the monitor would take it for the end of a run; --event success sends it"
+    ran = post.call("notify", file)
+    assert (ran.status, ran.stderr) == (0, f"{left_out} one\n")
+    assert [request.path for request in receiver.all()] == ["/hook"]
+    for event, path in (("failure", "/ping/1"), ("success", "/ping")):
+        assert post.call("notify", file, "--event", event).status == 0
+        assert sorted(request.path for request in receiver.all()) == ["/hook", path]
+    ran = post.call("notify", file, "--event", "start")
+    assert ran.stderr == "agentrun: only pings tell of a start: the other targets are left out\n"
+    assert [request.path for request in receiver.all()] == ["/ping/start"]
+    ran = post.call("notify", file, "--event", "recovery")
+    assert ran.stderr == (
+        "agentrun: pings are left out: they tell of starts and ends of runs, and nothing of recovery\n"
+    )
+    assert [request.path for request in receiver.all()] == ["/hook"]
+
+
+def test_what_is_said_beside_a_test_is_said_once_by_name(post: Post) -> None:
+    file = str(post.job("job", "notify: {to: [{command: ['true']}], on: [failure]}\nsteps: [{run: 'true'}]\n"))
+    post.run("steps: [{run: 'true'}]\n", name="other")
+    wrong = post.config("notify: {to: [{mail: a}]}\n")
+    plain = str(post.job("plain", "steps: [{run: 'true'}]\n"))
+    first = [
+        post.call(*words_).stderr.splitlines()[0]
+        for words_ in (("notify", file, "--event", "recovery"), ("notify", "other", "--list"), ("notify", plain))
+    ]
+    assert first[0].startswith("agentrun: of recovery nobody but pings is told in earnest")
+    assert first[1] == "agentrun: nothing was told of job other"
+    assert first[2].startswith(f"agentrun: {wrong}:1:")
+
+
+def test_two_targets_of_one_host_are_numbered(post: Post, receiver: Receiver) -> None:
+    receiver.answers["/b"] = (503, {})
+    hooks = ", ".join(f"{{webhook: '{receiver.url(path)}'}}" for path in ("/a", "/b"))
+    to = f"{hooks}, {{command: ['true']}}"
+    host = web.host_of(receiver.url("/"))
+    file = str(post.job("job", f"notify: {{to: [{to}]}}\nsteps: [{{run: 'true'}}]\n"))
+    lines = sorted(post.call("notify", file).stdout.splitlines())
+    assert lines[:2] == ["command true: sent", f"webhook {host} (1): sent"]
+    assert lines[2].startswith(f"webhook {host} (2): {host} answered 503")
+    post.told(to)
+    post.job("job", f"notify: {{to: [{hooks.partition(', ')[2]}]}}\nsteps: [{{run: 'true'}}]\n")
+    assert post.call("notify", "job").stdout.startswith(f"webhook {host}: "), "alone it needs none"
+    post.job("job", f"notify: {{to: [{to}]}}\nsteps: [{{run: 'true'}}]\n")
+    listed = post.call("notify", "job", "--list").stdout
+    assert [f"webhook {host} ({n})" in line for line in listed.splitlines() for n in (1, 2) if "webhook" in line] == [
+        False, True, True, False,
+    ], listed  # fmt: skip
+    shapes = json.loads(post.call("notify", "job", "--list", "--json").stdout)
+    assert [shape["to"] for shape in shapes] == ["true", f"{host} (2)", f"{host} (1)"]
+
+
 # --- mail
 
 
