@@ -48,11 +48,11 @@ def report(reader: Reader, event: str, run: Run) -> Report:
         go_on = command("resume", reader.outermost(run).id, anywhere=True)
         return Report(waiting_report(reader, home(), run), go_on)
     if event == "failure":
-        go_on = way_out(reader, run)
+        way = way_out(reader, run)
         try:
-            return Report(failure_report(reader, home(), run), go_on)
+            return Report(failure_report(reader, home(), run), way)
         except (AgentrunError, OSError) as error:  # its logs or its file are gone: it is told all the same
-            return Report([f"agentrun: job {run.job} {run.outcome}: {run.error}", f"(no report: {error})"], go_on)
+            return Report([f"agentrun: job {run.job} {run.outcome}: {run.error}", f"(no report: {error})"], way)
     look = [f"look at it:  {command('status', run.id, anywhere=True)}"]
     return Report([*look, f"end it:      {command('cancel', run.id, anywhere=True)}"], None)
 

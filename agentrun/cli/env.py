@@ -60,10 +60,9 @@ def env(
 
     With --as-cron it is what cron gives: if a line of the crontab runs this job file, with the variables that are set
     for that line. With --explain, too, the differences are named that the job would meet: programs that cron's PATH
-    does not have, variables that steps use and cron does not set, another home or language; and programs that are found neither here
-    nor there. The programs and variables
-    are those that can be seen in `run`, `if`, `until` and `verify`; not those of scripts that these call. The exit
-    status is 1 if there are any.
+    does not have, variables that steps use and cron does not set, another home or language; and programs that are found
+    neither here nor there. The programs and variables are those that can be seen in `run`, `if`, `until` and `verify`;
+    not those of scripts that these call. The exit status is 1 if there are any.
     """
     decoded, _ = load(job)
     call = _line_of(job) if as_cron or explain else None

@@ -67,8 +67,8 @@ def install(
 
     A job whose time zone is not the machine's gets more lines than one, and some starts that find nothing to do.
 
-    Warnings say what looks wrong about a schedule, that something a job uses is not the same under cron, and that nobody
-    would be told of a failure.
+    Warnings say what looks wrong about a schedule, that something a job uses is not the same under cron, and that
+    nobody would be told of a failure.
     """
     how = _how(cron, use_systemd, user, system, only_print, kubernetes)
     entries = _entries(jobs)

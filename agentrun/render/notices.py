@@ -24,7 +24,7 @@ _STYLES = {"sent": ("green",), "failed": ("bold", "red"), "folded": ("dim",)}
 
 
 def target_names(targets: Iterable[Target]) -> dict[Address, str]:
-    """What each is called, in the order in which they are first seen; the second of a host is `webhook example.org (2)`.
+    """What each is called; of two that look the same the second is `webhook example.org (2)`, in the order given.
 
     A target is known by its kind and address.
     """

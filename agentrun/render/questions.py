@@ -23,7 +23,7 @@ from .report import last_lines
 from .status import command
 from .terminal import fit, printable
 
-_MOST = 10       # questions of a run that are written out
+_MOST = 8        # questions of a run that are written out
 _WITH_LOG = 3    # of which the end of the log is shown
 _LOG_LINES = 10  # at most
 _LINES = 40      # of the whole report

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agentrun.cron import places, units
+from agentrun.health import mail
 from agentrun.store.jobs import Jobs
 from tests.spec import yaml_core
 
@@ -329,6 +330,51 @@ def test_a_torn_block(world: World, cron: Cron) -> None:
         status, said = bad(world, *verb)
         assert (status, "is torn" in said) == (73, True)
         assert cron.text == torn
+
+
+def test_a_warning_about_the_schedule(world: World, cron: Cron) -> None:
+    said = good(world, "install", job("quotes", "0 3 31 * *"), job("backup", "*/40 * * * *"))
+    assert "warning: job quotes: '0 3 31 * *': day 31 never comes in February" in said
+    assert "warning: job backup: '*/40 * * * *': '*/40' is uneven" in said
+    assert "'0 3" not in good(world, "install", job("quotes", "0 4 30,31 * *"), job("odd", "5 4 * * *"))
+
+
+def test_a_warning_that_things_differ_under_cron(
+    world: World, cron: Cron, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.geteuid()).pw_dir)
+    file = tmp_path / "a b.yaml"
+    text = "name: q\nschedule: '5 4 * * *'\nsteps: [{run: 'ls $REGION; nosuch'}]\n"
+    file.write_text(text)
+    show = f"agentrun env '{file}' --as-cron --explain"
+    assert f"warning: job q: 1 thing differs under cron: {show}" in good(world, "install", str(file))
+    monkeypatch.setenv("REGION", "eu")
+    assert f"warning: job q: 2 things differ under cron: {show}" in good(world, "install", str(file))
+    checks = world.call("env", str(file), "--as-cron", "--explain", "--json")[1]
+    assert checks.count('"check"') == 2
+    file.write_text(text.replace("; nosuch", "").replace("name: q", "name: q\nenv: {REGION: eu}"))
+    assert "under cron" not in good(world, "install", str(file))
+    file.write_text(text.replace("name: q", "name: q\nenv_file: nowhere"))
+    assert "job q is installed" in good(world, "install", str(file))
+
+
+def test_a_warning_that_nobody_is_told(
+    world: World, cron: Cron, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mail, "_MAILERS", str(tmp_path))
+    monkeypatch.setattr(mail, "for_all_jobs", lambda: None)
+    told = job("backup", "5 4 * * *", notify="{to: [{mail: ann@example.org}]}")
+    said = good(world, "install", job("quotes"), told)
+    assert "warning: a failure of quotes would be reported to nobody: this machine has no sendmail" in said
+    (tmp_path / "sendmail").write_text("#!/bin/sh\n")
+    (tmp_path / "sendmail").chmod(0o755)
+    assert "nobody" not in good(world, "install", "quotes.yaml", told)
+    cron.text = b'MAILTO=""\n' + (cron.text or b"")
+    said = good(world, "install", "quotes.yaml", told)
+    assert 'a failure of quotes would be reported to nobody: MAILTO is ""' in said
+    assert "nobody" not in good(world, "install", told)
 
 
 def test_two_installations_at_once(world: World, cron: Cron) -> None:

@@ -88,6 +88,8 @@ def test_plan_as_json(world: World, folder: Path) -> None:
 
 
 def test_validate_reads_the_children(world: World, folder: Path) -> None:
+    (folder / "list.sh").write_text("#!/bin/sh\n")
+    (folder / "list.sh").chmod(0o755)
     assert world.call("validate", "fan.yaml") == (0, "fan.yaml: ok, job fan, 5 steps\n", "")
     (folder / "child.yaml").write_text("params: {whom: {}}\nsteps: [{job: fan.yaml}]\n")
     status, out, _ = world.call("validate", "fan.yaml")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.model import Budget, Job, Step
+from agentrun.model import Budget, Concurrency, Job, Step
 from agentrun.render import status
+from agentrun.render.questions import waiting_report
 from agentrun.render.report import failure_report
 from agentrun.render.status import command
 from agentrun.store.changes import StepAsked
+from agentrun.store.questions import StepQuestioned
 
 from .recorded import PROGRAM, START, TEXT, Recorded, World, steps
 
@@ -188,6 +190,54 @@ def test_no_command_is_cut_and_there_are_40_lines_at_most(world: World, tmp_path
     assert len(lines) <= 40 and lines.count("    | line") == 25
     assert [line for line in lines if line.endswith("--as-cron --explain")]
     assert lines[-1].endswith(f" resume k3v9x00001 --spec {file}")
+
+
+# --- a run that waits for answers
+
+
+def waiting(world: World, number: int, **keys: object) -> list[str]:
+    """The report of a run in which so many steps wait for an answer, each with a log of 30 lines."""
+    names = [f"s{n}" for n in range(number)]
+    job = Job("asks", tuple(replace(step, needs=()) for step in steps(*names)), **keys)  # type: ignore[arg-type]
+    run = world.record("k3v9x00001", job).take()
+    for name in names:
+        run.start(name).write(name, (1, b"".join(b"line %d\n" % n for n in range(30))))
+        run.end(name, "interrupted").commit(StepQuestioned(name, "did it take place?", 0, run.now))
+    return waiting_report(world.reader, world.root, world.reader.run(run.id))
+
+
+def test_a_question_comes_with_the_end_of_the_log(world: World) -> None:
+    assert waiting(world, 1) == [
+        "agentrun: asks/k3v9x00001 waits for an answer: step s0",
+        "  did it take place?",
+        *(f"    | line {n}" for n in range(20, 30)),
+        f"  its log:     {home(world)} logs k3v9x00001 --step s0",
+        f"  it did:      {home(world)} resume k3v9x00001 --took-place s0",
+        f"  it did not:  {home(world)} resume k3v9x00001 --rerun s0",
+        "the next runs of asks are skipped until you answer",
+    ]
+
+
+@pytest.mark.parametrize("number", [3, 8, 30])
+def test_many_questions_leave_room(world: World, number: int) -> None:
+    lines = waiting(world, number)
+    assert len(lines) <= 40 and sum(line.endswith("did it take place?") for line in lines) == min(number, 8)
+    assert sum("line 29" in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "said"),
+    [
+        (Concurrency("queue"), "the next runs of asks wait until you answer"),
+        (Concurrency("forbid", "k"), "the next runs of asks with the same key are skipped until you answer"),
+        (Concurrency("forbid", None, 2), None),
+        (Concurrency("replace"), None),
+        (Concurrency("allow"), None),
+    ],
+)
+def test_what_becomes_of_the_next_runs(world: World, concurrency: Concurrency, said: str | None) -> None:
+    lines = waiting(world, 1, concurrency=concurrency)
+    assert [line for line in lines if "next runs" in line] == ([said] if said else [])
 
 
 # --- the program's name

@@ -146,11 +146,57 @@ def test_what_a_step_would_miss(tool: Path) -> None:
     here = {"PATH": f"{tool.parent}:/usr/bin:/bin", "API_KEY": "s", "REGION": "eu 1", "HOME": "/h"}
     step = Step("a", 0, run='frobnicate "$REGION" "$API_KEY" "$NOWHERE" $HOME; ls; nosuch', condition="frobnicate")
     found = list(ascron.of_step(Job("j", (step,)), step, here, {"PATH": "/usr/bin:/bin", "HOME": "/h"}))
-    assert [one.about for one in found] == ["frobnicate", "REGION", "API_KEY"]
+    assert [one.about for one in found] == ["frobnicate", "nosuch", "REGION", "API_KEY"]
     assert found[0].remedy == f"write {tool}, or env: {{PATH: {tool.parent}:/usr/bin:/bin}}"
-    assert found[1].remedy == "env: {REGION: 'eu 1'}"
-    assert found[2].remedy == "put it into an env_file" and "s" not in found[2].detail.split()
-    assert not list(ascron.of_step(Job("j", (step,)), step, here, here))
+    assert found[1].detail == "nosuch is found nowhere: neither here nor on the PATH that cron gives"
+    assert not found[1].breaks
+    assert found[2].remedy == "env: {REGION: 'eu 1'}"
+    assert found[3].remedy == "put it into an env_file" and "s" not in found[3].detail.split()
+    assert [one.about for one in ascron.of_step(Job("j", (step,)), step, here, here)] == ["nosuch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "nowhere"),
+    [
+        ("nosuch x | ls", True),
+        ("X=1; if nosuch; then echo 'a b'; fi", True),
+        (". ./lib.sh\nnosuch", False),
+        ("command -v nosuch >/dev/null && nosuch", False),
+        ("awk '\nnosuch { x }\n'", False),
+        ("case $1 in\nnosuch) ls;;\nesac", False),
+        ("a=(\nnosuch\n)", False),
+        ("[[ -n $X ]] && ls", False),
+        ("cat <<X\nnosuch it's\nX", False),
+    ],
+)
+def test_a_program_that_is_found_nowhere_is_named_if_it_is_one(text: str, nowhere: bool) -> None:
+    step, env = Step("a", 0, run=text), {"PATH": "/usr/bin:/bin", "HOME": "/h", "X": ""}
+    found = [one.about for one in ascron.of_step(Job("j", (step,)), step, env, env)]
+    assert found == (["nosuch"] if nowhere else [])
+    other = Job("j", (step,), shell=("/usr/bin/fish",))
+    assert not list(ascron.of_step(other, step, env, env))
+
+
+def test_a_virtual_environment_has_a_python_of_its_own(tmp_path: Path) -> None:
+    for name in ("system", "venv/bin", "linked"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "system" / "python3").write_text("#!/bin/sh\n")
+    (tmp_path / "system" / "python3").chmod(0o755)
+    (tmp_path / "venv" / "bin" / "python3").symlink_to(tmp_path / "system" / "python3")
+    (tmp_path / "linked" / "python3").symlink_to(tmp_path / "system" / "python3")
+    step = Step("a", 0, run="python3 -c pass")
+
+    def found(here: str, cron: str) -> list[str]:
+        ours, theirs = ({"PATH": str(tmp_path / folder)} for folder in (here, cron))
+        return [one.detail for one in ascron.of_step(Job("j", (step,)), step, ours, theirs)]
+
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    assert found("venv/bin", "system") == [
+        f"python3 is {tmp_path}/venv/bin/python3 of the virtual environment {tmp_path}/venv here, and"
+        f" {tmp_path}/system/python3 under cron"
+    ]
+    assert found("venv/bin", "venv/bin") == []
+    assert found("linked", "system") == []
 
 
 def test_what_differs_for_all() -> None:
@@ -199,7 +245,9 @@ def test_doctor_looks_at_the_jobs_of_cron(
     said = patient.bad("cron_programs")
     assert "quotes: frobnicate, quotes: REGION" in said and f"write {tool}" in said
     assert "agentrun env /opt/quotes.yaml --explain" in said
-    assert "lv_LV.UTF-8 here, and not set under cron" in patient.good("cron_language") or ascron._by_pam()
+    said = patient.good("cron_language")
+    assert "most jobs do not care" in said and "agentrun env /opt/quotes.yaml --explain" in said
+    assert " HOME" in said and ("locale" in said or ascron._by_pam())
 
 
 def test_doctor_is_content_with_a_job_that_says_what_it_needs(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agentrun.health import cron, crontab
+from agentrun.cron import crontab as installing
+from agentrun.errors import CannotWrite
+from agentrun.health import cron, crontab, mail
 from agentrun.step import procs
 from agentrun.store.jobs import Jobs
 
@@ -145,6 +147,111 @@ def test_what_cron_starts_is_recorded_where_we_look(patient: Patient, write: Cal
     assert patient.good("cron_home") == "what the crontab starts is recorded here"
     write(f"0 3 * * * AGENTRUN_HOME={patient.root} /x/agentrun run a.yaml\n")
     patient.good("cron_home")
+
+
+BLOCK = """\
+0 1 * * * /usr/bin/true
+# BEGIN agentrun: written by `agentrun install`
+AGENTRUN_HOME=/elsewhere
+# job a: /jobs/a.yaml
+0 3 * * * /x/python -P -m agentrun run '/jobs/a b.yaml'
+0 4 * * * /x/python -P -m agentrun run /jobs/c.yaml
+@reboot /x/python -P -m agentrun resume
+# END agentrun
+"""
+
+
+def test_what_is_installed_is_moved_by_installing_again(patient: Patient, write: Callable[[str], None]) -> None:
+    write(BLOCK)
+    said = patient.bad("cron_home")
+    assert "to look at them: AGENTRUN_HOME=/elsewhere" in said
+    assert said.endswith("and install again: agentrun install '/jobs/a b.yaml' /jobs/c.yaml")
+    write(BLOCK.replace("AGENTRUN_HOME=/elsewhere", f"AGENTRUN_HOME={patient.root}"))
+    patient.good("cron_home")
+    write(BLOCK.replace("/elsewhere", patient.root) + "0 5 * * * AGENTRUN_HOME=/mine /x/agentrun run d.yaml\n")
+    assert "set AGENTRUN_HOME=" in patient.bad("cron_home")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (BLOCK.replace("# END agentrun\n", ""), "line 2 begins it"),
+        (BLOCK.replace("# BEGIN agentrun:", "#"), "line 8 ends it"),
+        (BLOCK + BLOCK, "line 2 begins it, line 8 ends it, line 10 begins it, line 16 ends it"),
+    ],
+)
+def test_a_torn_block_is_told(patient: Patient, write: Callable[[str], None], text: str, where: str) -> None:
+    write(text)
+    assert f"`agentrun install` is torn: {where};" in patient.bad("crontab")
+    with pytest.raises(CannotWrite, match="torn"):
+        installing.parse(text.encode())
+
+
+def test_a_whole_block_is_none_that_is_torn(patient: Patient, write: Callable[[str], None], program: Path) -> None:
+    text = BLOCK.replace("/x/python", "/bin/sh")
+    write(text)
+    patient.good("crontab")
+    assert crontab.torn(text) == "" and len(installing.parse(text.encode()).jobs) == 1
+    calls = crontab.parse(f"{text}0 5 * * * /x/agentrun run d.yaml\n", "/home/ann")
+    assert [call.installed for call in calls] == [True, True, True, False]
+
+
+def test_a_path_in_every_line_needs_no_path_of_cron(patient: Patient, write: Callable[[str], None]) -> None:
+    write(BLOCK)
+    assert patient.good("cron_path") == (
+        "each line of the crontab that calls agentrun has its path, whatever cron's PATH is"
+    )
+    write("PATH=/x\n" + BLOCK + "0 5 * * * agentrun run d.yaml\n")
+    assert "each line" not in patient.good("cron_path")
+
+
+@pytest.fixture
+def sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the machine's sendmail would be; and no config.yaml."""
+    (tmp_path / "sbin").mkdir()
+    monkeypatch.setattr(mail, "_MAILERS", str(tmp_path / "sbin"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("agentrun.spec.config.config_path", lambda: _there(tmp_path / "config.yaml"))
+    return tmp_path / "sbin" / "sendmail"
+
+
+def _there(path: Path) -> str | None:
+    return str(path) if path.exists() else None
+
+
+TOLD = "notify: {to: [{mail: ann@example.org}]}\n"
+
+
+def test_failures_reach_somebody(
+    patient: Patient, write: Callable[[str], None], sendmail: Path, tmp_path: Path
+) -> None:
+    job, steps = tmp_path / "a.yaml", "name: a\nsteps: [{run: 'true'}]\n"
+    job.write_text(steps)
+    lines = f"0 3 * * * /x/agentrun run {job}\n* * * * * /x/agentrun resume\n"
+    write("* * * * * /x/agentrun resume\n")
+    assert patient.good("cron_mail") == "no runs are started by the crontab"
+    write(lines)
+    said = patient.bad("cron_mail")
+    assert "failures of a are reported to nobody: this machine has no sendmail" in said and "under notify:" in said
+    sendmail.write_text("#!/bin/sh\n")
+    sendmail.chmod(0o755)
+    assert patient.good("cron_mail") == "cron mails what fails"
+    write(f'MAILTO=""\n{lines}MAILTO=ann\n')
+    assert 'failures of a are reported to nobody: MAILTO is "" in the crontab' in patient.bad("cron_mail")
+    write(f'MAILTO=""\nMAILTO=ann\n{lines}')
+    patient.good("cron_mail")
+    write(f"MAILTO=\n{lines}")
+    job.write_text(steps + TOLD)
+    assert patient.good("cron_mail") == "`notify` tells of what fails"
+    job.write_text(steps + TOLD.replace("{to", "{on: [recovery], to"))
+    patient.bad("cron_mail")
+    job.write_text(steps)
+    (tmp_path / "config.yaml").write_text(TOLD)
+    patient.good("cron_mail")
+    (tmp_path / "config.yaml").write_text(TOLD + "what: 1\n")
+    patient.bad("cron_mail")
+    job.unlink()
+    assert "failures of the line at `0 3 * * *`" in patient.bad("cron_mail")
 
 
 @pytest.fixture
