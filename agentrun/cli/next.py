@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def next(
     A tick is a moment at which the schedule says that cron starts the job. A T without an offset is a time of the
     schedule's zone. What looks wrong is said on stderr; the exit status is 0 all the same.
     """
-    file = find_job(open_record(), job)[1]
+    file = job if os.path.isfile(job) and "." in job else find_job(open_record(), job)[1]
     decoded, _ = load(file)
     calendar = Calendar.of(decoded)
     if calendar is None:
