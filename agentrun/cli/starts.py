@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-from ..cron.attend import Attendance
 from ..engine import create, lost
 from ..engine.clock import wall
 from ..engine.lease import this_process
@@ -82,6 +81,8 @@ class Start:
 
     def attend(self, now: int, *, fired: bool) -> End:
         """Run the ticks that are due at `now`, oldest first, and account for the others."""
+        from ..cron.attend import Attendance
+
         attendance = Attendance.of(self.job, self.file)
         assert attendance is not None, "only jobs with a schedule are attended"
         if (healed := self.heal()) is not None:
@@ -144,9 +145,12 @@ class Start:
 
         Raises JobFileError if another job file has the name.
         """
-        attendance = Attendance.of(self.job, self.file)
-        if attendance is None:
+        if not self.job.schedule:
             return None
+        from ..cron.attend import Attendance
+
+        attendance = Attendance.of(self.job, self.file)
+        assert attendance is not None, "a job with a schedule has a calendar"
         found, account = attendance.look(Jobs(self.store.database), now, fired=True)
         if found.own == tick:
             return account
