@@ -10,14 +10,16 @@ these rows; a repair (`repair.py`) takes them from the damaged file or a backup,
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ..errors import NotFound, Overtaken
 from . import notices
 from .changes import dumps, plain
 from .database import Database
+from .trouble import bad_value
 from .values import made
 
 if TYPE_CHECKING:
@@ -50,6 +52,20 @@ class JobRow(NamedTuple):
     paused_why: str | None
     gone_at: int | None
     pruned_to: int | None = None  # the newest tick that was a run's and is not known any more (prune.py)
+
+
+_WRITTEN = {"installed": {"how", "schedule", "timezone", "machine"}, "schedule": {"zone", "schedules"}}
+
+
+def job_rows(rows: Iterable[Sequence[Any]]) -> list[JobRow]:
+    """Rows of `jobs` as values. Raises StoreError for what nobody wrote: overwritten pages may hold anything."""
+    found = made(JobRow, rows)
+    for row in found:
+        for name, keys in _WRITTEN.items():
+            value = getattr(row, name)
+            if value is not None and not (isinstance(value, dict) and keys <= value.keys()):
+                raise bad_value(f"the {name} of a job", json.dumps(value))
+    return found
 
 
 class TickRow(NamedTuple):
@@ -178,22 +194,22 @@ class JobQuestions:
 
     def job(self, name: str) -> JobRow | None:
         """What is known of a job; None if it has no row."""
-        rows = made(JobRow, self.connection.execute(f"SELECT {_JOB} FROM jobs WHERE name = ?", (name,)))
+        rows = job_rows(self.connection.execute(f"SELECT {_JOB} FROM jobs WHERE name = ?", (name,)))
         return rows[0] if rows else None
 
     def jobs(self) -> list[JobRow]:
         """All jobs that have a row, by name."""
-        return made(JobRow, self.connection.execute(f"SELECT {_JOB} FROM jobs ORDER BY name"))
+        return job_rows(self.connection.execute(f"SELECT {_JOB} FROM jobs ORDER BY name"))
 
     def of_file(self, file: str) -> list[JobRow]:
         """The jobs of a job file."""
         rows = self.connection.execute(f"SELECT {_JOB} FROM jobs WHERE file = ? ORDER BY name", (file,))
-        return made(JobRow, rows)
+        return job_rows(rows)
 
     def due(self, now: int) -> list[JobRow]:
         """The jobs that have missed a tick."""
         rows = self.connection.execute(f"SELECT {_JOB} FROM jobs WHERE due_at <= ? ORDER BY name", (now,))
-        return made(JobRow, rows)
+        return job_rows(rows)
 
     def ticks(self, job: str | None = None, *, limit: int = -1) -> list[TickRow]:
         """What did not run, newest first."""

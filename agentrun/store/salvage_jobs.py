@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..instants import rfc3339
-from .jobs import JobRow, TickRow
+from .jobs import JobRow, TickRow, job_rows
 from .trouble import UNREADABLE
 from .values import made
 
@@ -33,7 +33,7 @@ def copy_jobs(damaged: sqlite3.Connection, new: sqlite3.Connection, now: int) ->
     last, _ = _rows(damaged, f"SELECT {_JOB} FROM jobs ORDER BY name DESC")
     for row in {row[0]: row for row in [*last, *first]}.values():
         try:
-            (job,) = made(JobRow, (row,))
+            (job,) = job_rows((row,))
             if (job.settled or 0) > now:
                 continue  # nobody accounts for ticks that are yet to come: it would have none for years
             if (job.settled or 0) >= known.get(job.name, 0):

@@ -20,7 +20,7 @@ from .records import NOW, owned
 
 HOUR = 3_600_000
 T = NOW - NOW % HOUR  # the tick of the first run
-SCHEDULE = {"lines": ["0 * * * *"]}
+SCHEDULE = {"zone": None, "schedules": []}
 RUNS_ALONE = (
     "job quotes is known by its runs alone, and counts again from its next tick on: whether it was paused or installed,"
     " and why ticks of it did not run, could not be brought back"
@@ -28,6 +28,7 @@ RUNS_ALONE = (
 SINCE = "whether it is paused or installed, and why ticks of it did not run, may have been said since"
 Known = tuple[list[JobRow], list[TickRow]]
 
+PUT = {"how": "cron", "schedule": ["@daily"], "timezone": None, "machine": "/etc/localtime"}
 
 def tick(store: Store, run_id: str, at: int, **more: object) -> None:
     """A run of a tick, which accounts for it."""
@@ -46,7 +47,7 @@ def home(root: str) -> str:
     with Store(open_for_writing(root)) as store:
         account(store, None, T, Unrun(T - 2 * HOUR, T - HOUR, 2, "missed", "catch_up"))
         tick(store, "1aaaaaaaaa", T)
-        Jobs(store.database).install("mail", "/jobs/mail.yaml", {"cron": True})
+        Jobs(store.database).install("mail", "/jobs/mail.yaml", PUT)
         assert backups.back_up(root, NOW / 1000)
         account(store, T, T + 2 * HOUR, Unrun(T + HOUR, T + HOUR, 1, "skipped", "overlap", "1aaaaaaaaa"))
         tick(store, "2aaaaaaaaa", T + 2 * HOUR)
@@ -116,7 +117,7 @@ def test_a_backup_is_older_than_the_runs(home: str) -> None:
         f"job mail is known as a backup has it: {SINCE}", f"job quotes is known as a backup has it: {SINCE}"
     ]  # fmt: skip
     (mail, quotes), ticks = known(home)
-    assert (mail.installed, mail.settled) == ({"cron": True}, None)
+    assert (mail.installed, mail.settled) == (PUT, None)
     assert (quotes.schedule, quotes.settled, quotes.paused_at) == (SCHEDULE, T + 2 * HOUR, None)
     assert [(one.first, one.last) for one in ticks] == [(T - 2 * HOUR, T - HOUR)]
 
@@ -140,7 +141,11 @@ def test_of_two_tables_one_can_be_read(home: str, table: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [f"settled = {NOW + 9_000_000 * HOUR}", "schedule = 'no json'", "installed = 'x', paused_by = NULL"]
+    "change",
+    [f"settled = {NOW + 9_000_000 * HOUR}",
+     "schedule = 'no json'",
+     "installed = '{}'",
+     "installed = 'x', paused_by = NULL"],
 )
 def test_a_row_that_nobody_has_written_is_not_believed(home: str, change: str) -> None:
     damage(home, f"UPDATE jobs SET {change} WHERE name = 'quotes'", "DROP VIEW journal")

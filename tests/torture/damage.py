@@ -362,10 +362,11 @@ def _schedule(place: Place) -> None:
     with connection:
         connection.execute(
             "INSERT OR REPLACE INTO jobs (name, file, schedule, settled, due_at, paused_at, paused_by)"
-            " VALUES ('hourly', ?, '{}', ?, NULL, ?, 'ada')",
-            (job, TICK, TICK + 1),
+            " VALUES ('hourly', ?, ?, ?, NULL, ?, 'ada')",
+            (job, json.dumps({"zone": None, "schedules": []}), TICK, TICK + 1),
         )
-        connection.execute("INSERT INTO jobs (name, file, installed) VALUES ('put', '/put.yaml', '{}')")
+        whole = json.dumps({"how": "cron", "schedule": ["@daily"], "timezone": None, "machine": "/etc/localtime"})
+        connection.execute("INSERT INTO jobs (name, file, installed) VALUES ('put', '/put.yaml', ?)", (whole,))
         connection.execute(
             "INSERT INTO ticks (job, first, last, number, fate, reason, at, by)"
             " VALUES ('hourly', ?, ?, 1, 'missed', 'catch_up', ?, 'ada')",
