@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .. import effects
-from ..errors import CannotWrite, NotFound, UsageError
+from ..errors import CannotWrite, NotFound, Overtaken, StoreError, UsageError
 from ..model import JSON, Job
 from ..spec.references import Unresolved, as_text, pick, resolve
 from ..store import locks, redo
@@ -133,7 +133,7 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Crea
     """Record a new run and hold its lease. `own`: this process advances it, unless it has to wait; else it is queued.
 
     Skipped: why it does not begin. Raises store.write.RunKeyTaken, CannotWrite, StoreError. Nothing is left behind in
-    these cases.
+    these cases, but for the last: whether the run is on record is not known then.
     """
     root = store.database.root
     folder, lease = _make_folder(root)
@@ -172,9 +172,12 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Crea
         lease.release()
         remove(folder)
         raise CannotWrite(f"cannot write in {folder.path}: {error.strerror}", "free space and try again") from error
-    except BaseException:
+    except BaseException as error:
         lease.release()
-        remove(folder)
+        # a commit whose sync failed may stand in the -wal all the same: then `resume` needs the folder. Where there is
+        # no record after all, `sweep_folders` removes it.
+        if not isinstance(error, StoreError) or isinstance(error, Overtaken):
+            remove(folder)
         raise
     if isinstance(verdict, Skipped):
         lease.release()
