@@ -9,6 +9,7 @@ the answer of `agentrun ticks JOB --json` is asked. Each rule is a sentence belo
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from cronsim import CronSim
 
 _SLACK = 5  # seconds that a command may take to pause a job
 AT_MOST = 100  # ticks that are caught up with, as the README says
+
+_MISSED = re.compile(r"agentrun: \d+ ticks? (was|were) missed of job |  `agentrun ticks \S+` shows them, ")
 
 
 class Line(NamedTuple):
@@ -248,3 +251,8 @@ def _alone(lines: Sequence[Line]) -> Iterator[str]:
 
 def _paused(pauses: Collection[Sequence[int]], at: int) -> bool:
     return any(begin <= at <= end for begin, end in pauses)
+
+
+def but_missed(said: str) -> str:
+    """What was said, without what `resume` says of missed ticks: that it has to."""
+    return "\n".join(line for line in said.splitlines() if line.strip() and not _MISSED.match(line))

@@ -338,6 +338,6 @@ class Month:
             self.say(f"{job.name}: {len(job.ticks(self.end))} ticks: {fates}")
         if left := self.machine.unfinished():
             found.append(f"runs that are not finished: {left}")
-        if said := self.machine.said():
+        if said := judge.but_missed(self.machine.said()):
             found.append(f"something was said: {said[-3000:]}")
         return found + self.violations

@@ -103,3 +103,10 @@ def test_nothing_runs_in_a_pause() -> None:
 def test_a_schedule_that_was_edited() -> None:
     job = Watched("job", known=TEN, written=[Written(TEN - 60, "*/15 * * * *"), Written(TEN + 1000, "5 * * * *")])
     assert [judge.shown(tick)[6:11] for tick in job.ticks(TEN + 8000)] == ["10:15", "11:05", "12:05"]
+
+
+def test_only_what_was_missed_may_be_said() -> None:
+    told = "agentrun: 2 ticks were missed of job keeps: 2025-11-20T10:15:00.000Z to 2025-11-20T10:30:00.000Z\n"
+    told += "  `agentrun ticks keeps` shows them, `agentrun backfill` runs them\n"
+    assert judge.but_missed(told) == ""
+    assert judge.but_missed(told + "agentrun: a mistake\n") == "agentrun: a mistake"
