@@ -67,7 +67,7 @@ def gate(rig: Rig) -> dict[str, str]:
 
 
 def test_a_silence_is_told_once_and_so_is_its_end(rig: Rig) -> None:
-    rig.open().sh("read _ <$NEWS.go; echo on; read _ <$NEWS.go", stuck_after=STUCK, env=gate(rig))
+    rig.open().sh("exec 3<>$NEWS.go; read _ <&3; echo on; read _ <&3", stuck_after=STUCK, env=gate(rig))
     rig.sh("exec sleep 100", "unwatched")
     assert rig.told_stuck() == [[("a", 1)]]
     Path(rig.news.path + ".go").write_text("\n")
