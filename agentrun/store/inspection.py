@@ -213,9 +213,15 @@ class Inspection:
 
     def _ask(self, question: str, seconds: float, *, most: int = 100) -> Answer:
         """At most so many rows in at most so many seconds."""
-        timer = threading.Timer(seconds, self.connection.interrupt)
         rows: list[tuple[Any, ...]] = []
-        timer.start()
+        answered = threading.Event()
+
+        def interrupt() -> None:
+            while not answered.wait(seconds):  # again and again: before the statement has begun it is lost
+                self.connection.interrupt()
+
+        watch = threading.Thread(target=interrupt)
+        watch.start()
         try:
             for row in self.connection.execute(question):
                 rows.append(row)
@@ -227,8 +233,8 @@ class Inspection:
                 raise database.explain(error, self.file) from error
             return Answer(rows, False)
         finally:
-            timer.cancel()
-            timer.join()  # before anybody forks
+            answered.set()
+            watch.join()  # before anybody forks
 
 
 def inspect(root: str) -> Inspection | None:
