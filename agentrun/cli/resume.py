@@ -11,7 +11,7 @@ import typer
 from ..engine import create, fingerprints, reuse
 from ..engine.clock import wall
 from ..engine.lease import Lease, busy, overtake, this_process
-from ..errors import Busy, JobFileError, UsageError
+from ..errors import Busy, JobFileError, Missing, NotFound, UsageError
 from ..model import Job
 from ..render.fates import show_fates
 from ..store import admission
@@ -19,7 +19,7 @@ from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import Store
-from . import advance, answers, sweep, turns
+from . import advance, answers, strays, sweep, turns
 from .complete import complete_run, complete_step
 from .record import need_record
 
@@ -125,6 +125,10 @@ def supervise(run: Annotated[str, typer.Argument()]) -> None:
             turns.hand_over(store, store.reader.run(run).overlap_key)
         except Busy:  # somebody else was quicker: nothing is wrong, and nobody looks on
             status = Busy.exit_code
+        except (Missing, NotFound) as error:  # cron's `resume` comes to it again every minute
+            hint = f"\n  hint: {error.hint}" if error.hint else ""
+            strays.say_once(store.database.root, run, f"agentrun: {error.message}{hint}")
+            status = error.exit_code
         raise typer.Exit(status)
 
 

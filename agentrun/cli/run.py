@@ -75,7 +75,7 @@ def run(
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
         if tick is not None:
-            _check_known(store, snapshot.job.name, tick, key)
+            _check_known(store, snapshot.job.name, tick)
         try:
             pausable = tick is not None and not turns.on_a_terminal()
             raise typer.Exit(_begin(start, key, tick, pausable=pausable))
@@ -90,10 +90,10 @@ def _begin(start: starts.Start, key: str | None, tick: int | None, *, pausable: 
             return start.once(key, tick, account, pausable=pausable).status
 
 
-def _check_known(store: Store, job: str, tick: int, key: str | None) -> None:
+def _check_known(store: Store, job: str, tick: int) -> None:
     """That it is not forgotten whether a tick has run. Raises UsageError."""
     forgotten = forgotten_up_to(store.database.connection, job)
-    if forgotten is None or tick > forgotten or (key is not None and store.reader.by_key(job, key) is not None):
+    if forgotten is None or tick > forgotten or store.reader.of_tick(job, tick) is not None:
         return
     raise UsageError(
         f"runs of job {job} up to {rfc3339(forgotten)} were pruned: nobody knows whether this tick has run",

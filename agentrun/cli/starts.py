@@ -49,10 +49,11 @@ class Start:
         as_json: bool = False,
         detach: bool = False,
     ) -> None:
-        self.store, self.snapshot, self.job, self.file, self._params = store, snapshot, snapshot.job, file, params
+        self.store, self.snapshot, self.job, self.file, self._given = store, snapshot, snapshot.job, file, params
         self.as_json, self.detach = as_json, detach
         self._ignored: list[str] = []  # interrupted runs that do not count
         self._healed: list[str] = []
+        self._usual: Mapping[str, JSON] | None = None
 
     def heal(self) -> int | None:
         """Let what was interrupted of this job go on, as `on_tick` says; a status if nothing may begin behind it."""
@@ -168,26 +169,28 @@ class Start:
     @property
     def params(self) -> Mapping[str, JSON]:
         """The parameters of the runs that this start begins. Raises UsageError if a required one is not known."""
-        if self._params is None:
+        if self._given is not None:
+            return self._given
+        if self._usual is None:
             last = next(iter(self.store.reader.ticks_run(self.job.name, limit=1)), None)
             known = {} if last is None else {key: last.params[key] for key in self.job.params if key in last.params}
             if any(param.required and name not in known for name, param in self.job.params.items()):
                 create.parameters(self.job, ())  # says which
-            usual = {name: param.default for name, param in self.job.params.items() if not param.required}
-            self._params = {**usual, **known}
-        return self._params
+            defaults = {name: param.default for name, param in self.job.params.items() if not param.required}
+            self._usual = {**defaults, **known}
+        return self._usual
 
     def _settle(self, jobs: Jobs, account: Settlement) -> None:
         row = jobs.job(account.job)
-        self._say_missed(account)
         if account.unrun or row is None or row.schedule != account.schedule or row.file != account.file:
             jobs.settle(account, now=wall(), by=str(this_process()["user"]))
+        self._say_missed(account)  # now that it is this process that has accounted for them
         deliver_due(self.store.database.root, self.store.reader)
 
     def _say_missed(self, account: Settlement) -> None:
         """Where nobody has asked to hear of it otherwise, cron's mail has it: `resume` is what finds it out."""
         missed = [one for one in account.unrun if one.fate == "missed" and one.reason != "limit"]
-        if self._params is not None or account.notify is not None or not missed:
+        if self._given is not None or account.notify is not None or not missed:
             return
         number = sum(one.number for one in missed)
         ticks = f"{number} ticks were" if number > 1 else "1 tick was"
@@ -205,7 +208,7 @@ class Start:
         if paused:
             turns.tell(f"job {self.job.name} is paused: `agentrun unpause {self.job.name}` lets its next tick run")
             return End(75, over=False)
-        run = self.store.reader.by_key(self.job.name, f"tick {rfc3339(newest)}")
+        run = self.store.reader.of_tick(self.job.name, newest)
         if run is None:
             return End(0, over=True)
         self._check_params(run.id)
@@ -226,7 +229,7 @@ class Start:
     def _check_params(self, run_id: str) -> None:
         """The tick is another's: that is as well, unless it was to do something else. Raises UsageError."""
         run = self.store.reader.run(run_id)
-        if self._params is not None and run.params != self._params:
+        if self._given is not None and run.params != self._given:
             raise UsageError(
                 f"this tick of job {run.job} belongs to run {run_id}, which was started with {json.dumps(run.params)}",
                 "a tick runs once: let one job file or run do it for all, or give each its own 'name'",

@@ -1,6 +1,6 @@
 """Runs that cannot go on: said at once to a person, and to cron, which calls every minute, the same once a day.
 
-What was said stands in told/ of the state folder, a file for each run: its own folder may be what is gone.
+What was said stands in told/ of the state folder: the run's own folder may be what is gone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def say_lost(root: str, run: Run) -> None:
     say_once(root, run.id, f"agentrun: {run.job}/{run.id} cannot go on, its folder is gone; {advice}")
 
 
-def say_once(root: str, run_id: str, words: str) -> None:
-    """Say what is wrong with a run."""
+def say_once(root: str, about: str, words: str) -> None:
+    """Say what is wrong. `about`: a run's id, with an ending for each thing that is said of it."""
     if not sys.stderr.isatty():
-        note = os.path.join(root, "told", run_id)
+        note = os.path.join(root, "told", about)
         with suppress(OSError, ValueError), open(note, encoding="utf-8") as file:
             if file.read() == words and time.time() - os.fstat(file.fileno()).st_mtime < _SAY_AGAIN:
                 return

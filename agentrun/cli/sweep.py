@@ -57,21 +57,19 @@ def sweep(*, verbose: bool) -> int:
     late = JobQuestions(connection).due(wall())
     due += [Work(row.name, ("tick", row.name), None) for row in late if row.name not in busy]
     waiting = due[::-1]
-    at_work: dict[int, tuple[Work, subprocess.Popen[bytes], int]] = {}
+    at_work: dict[int, tuple[Work, subprocess.Popen[bytes]]] = {}
     while waiting or at_work:
         while waiting and len(at_work) < 2 * (os.cpu_count() or 1):
             work = waiting.pop()
-            process, said = _start(work)
-            at_work[process.pid] = (work, process, said)
-        work, process, said = at_work.pop(_wait_for_any(at_work))
+            process = _start(work)
+            at_work[process.pid] = (work, process)
+        work, process = at_work.pop(_wait_for_any(at_work))
         process.wait()
-        words = _read(said)
-        told = _failure(root, reader, work.run_id, process.returncode) if work.run_id else None
-        failed += told is not None or (work.run_id is None and process.returncode != 0)
-        if told:
-            strays.say_once(root, str(work.run_id), f"{words}agentrun: {work.name} {told}")
-        else:
-            print(words, end="", file=sys.stderr, flush=True)
+        if work.run_id is None:
+            failed += process.returncode != 0  # it has said why
+        elif told := _failure(root, reader, work.run_id, process.returncode):
+            failed += 1
+            strays.say_once(root, f"{work.run_id}.end", f"agentrun: {work.name} {told}")
     deliver_due(root, reader)
     connection.close()
     return 1 if failed else 0
@@ -125,23 +123,11 @@ def _failure(root: str, reader: Reader, run_id: str, status: int) -> str | None:
         time.sleep(_POLL)  # its shim is about to start another supervisor, or to go
 
 
-def _start(work: Work) -> tuple[subprocess.Popen[bytes], int]:
-    """Its process, and what it says: kept until it ends, so that cron is not told the same every minute."""
-    said = os.dup(2) if sys.stderr.isatty() else os.memfd_create("said")
+def _start(work: Work) -> subprocess.Popen[bytes]:
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "agentrun", *work.command], stdin=subprocess.DEVNULL, stderr=said
-        )
-        return process, said
+        return subprocess.Popen([sys.executable, "-P", "-m", "agentrun", *work.command], stdin=subprocess.DEVNULL)
     except OSError as error:
         raise Missing(f"cannot start {sys.executable}: {error.strerror}") from error
-
-
-def _read(said: int) -> str:
-    try:
-        return "" if sys.stderr.isatty() else os.pread(said, os.fstat(said).st_size, 0).decode(errors="replace")
-    finally:
-        os.close(said)
 
 
 def _wait_for_any(at_work: Mapping[int, object]) -> int:

@@ -85,9 +85,11 @@ class Reader:
                 raise NotFound(f"{name} could be several runs: {ids}", "give more of the id")
         raise NotFound(f"there is no run or job {name}", "`agentrun status` lists the runs")
 
-    def by_key(self, job: str, key: str) -> Run | None:
-        """The run of a job that has a key."""
-        rows = self.connection.execute(f"SELECT {_RUN} FROM runs WHERE job = ? AND run_key = ?", (job, key)).fetchall()
+    def of_tick(self, job: str, tick: int) -> Run | None:
+        """The run that has a tick of a job, under whatever key."""
+        rows = self.connection.execute(
+            f"SELECT {_RUN} FROM runs WHERE job = ? AND scheduled_time = ? AND run_key IS NOT NULL LIMIT 1", (job, tick)
+        ).fetchall()
         return _run(rows[0]) if rows else None
 
     def ticks_run(self, job: str, *, limit: int) -> list[Run]:

@@ -125,6 +125,17 @@ def test_a_run_without_its_folder_is_reported_and_can_be_cancelled(arena: Arena)
     assert arena.command("status", "job").returncode == 0
 
 
+def test_a_run_that_cannot_go_on_is_said_to_cron_once_a_day(arena: Arena) -> None:
+    interrupted(arena)
+    (folder(arena) / "env.json").unlink()
+    first, second = arena.command("resume"), arena.command("resume")
+    assert first.returncode == second.returncode == 1
+    assert "--env-here" in first.stderr and f"job/{arena.run_id} did not finish" in first.stderr
+    assert second.stderr == "", "the minute after"
+    tick = arena.command("run", "--no-tick", str(arena.root / "job.yaml"))
+    assert tick.returncode == 0, "it is in nobody's way"
+
+
 def test_cancel_waits_for_nothing_where_the_folder_is_gone(arena: Arena) -> None:
     gate = arena.gate("gate")
     arena.start("run", str(arena.job("job", f"steps: [{{run: '{gate.shell}'}}]\n")))
