@@ -54,6 +54,7 @@ Reason = Literal[
     "shutdown",      # interrupted on request: SIGTERM or SIGINT to the supervisor
     "stuck",         # timed_out: no output and no CPU for its `stuck_after`, and its `on_stuck` says kill
     "overlap",       # skipped: a queued run that a newer one took the place of
+    "done",          # succeeded: its shell ended the script here, by `exit 0`; skipped: what comes after it
 ]
 
 # One table for the three things that have a lifecycle; the database's CHECKs and guarded updates follow it.
@@ -156,7 +157,9 @@ class Step:
     `needs` is always explicit here: names of earlier or later steps, never a circle. `job` is the path of another
     job file, as it is written. `foreach` is a list, whose items may hold references, or a text that is one; it makes
     one instance for each item, `repeat` one for each round; a step has at most one of the two. `verify` is the command
-    that says whether an interrupted attempt did its work: there exactly where `on_interrupt` is `verify`.
+    that says whether an interrupted attempt did its work: there exactly where `on_interrupt` is `verify`. `text_line`
+    is the line at which `run` begins in the script that it is a part of, `defines` whether it does nothing but define
+    functions (both with the job's `carry`).
     """
 
     id: str
@@ -188,6 +191,8 @@ class Step:
     stuck_after: int | None = None
     on_stuck: Literal["report", "kill"] = "report"
     line: int = 0
+    text_line: int = 1
+    defines: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: only what differs from the defaults, which the class itself answers for.
@@ -296,7 +301,9 @@ class Keep:
 class Job:
     """A job file, decoded. `shell` is the command line before the program text, `-c` excluded.
 
-    `working_dir` is absolute, or relative to the folder of the job file; None means that folder.
+    `working_dir` is absolute, or relative to the folder of the job file; None means that folder. `carry`: the steps
+    hand the state of their shell from one to the next; then `script` is their `$0`, `args` are their parameters, and
+    `working_dir` None means the folder in which the run was started.
     `inherit_env`: True for all, False for what cron itself would give, or the names to take. `timezone`: a name of the
     zone database; None is the machine's. `jitter` and `start_deadline` in ms. `notify`, `keep`: None is config.yaml's.
     """
@@ -310,6 +317,9 @@ class Job:
     env_file: str | None = None
     working_dir: str | None = None
     shell: tuple[str, ...] = ("/bin/sh", "-e")
+    carry: Literal["shell"] | None = None
+    script: str | None = None
+    args: tuple[str, ...] = ()
     deadline: int | None = None
     max_parallel: int | None = None
     max_resumes: int = 10

@@ -33,6 +33,8 @@ OWNERS = {
     "rich": ("render",),
     "croniter": ("spec/schedules",),
     "psutil": ("step", "engine/budgets"),
+    "tree_sitter": ("convert/syntax",),
+    "tree_sitter_bash": ("convert/syntax",),
     "apprise": ("notify",),
     "yaml": ("spec",),
     "sqlite3": ("store",),

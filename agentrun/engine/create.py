@@ -25,7 +25,7 @@ from ..store.jobs import Settlement
 from ..store.read import Reader
 from ..store.snapshots import Snapshot
 from ..store.write import NewRun, Store
-from . import fingerprints, scratch
+from . import carrying, fingerprints, scratch
 from .clock import Clock, wall
 from .lease import Lease, this_process
 
@@ -220,8 +220,8 @@ def _make_folder(root: str) -> tuple[RunFolder, Lease]:
 
 
 def forget(folder: RunFolder) -> None:
-    """A run that has succeeded needs its frozen environment no more, and it may hold secrets."""
-    for path in (folder.environment, fingerprints.path_in(folder)):
+    """A run that has succeeded needs its frozen environment no more, nor states of shells; both may hold secrets."""
+    for path in (*carrying.files(folder), fingerprints.path_in(folder), folder.environment):
         try:
             effects.unlink(path)
         except FileNotFoundError:

@@ -221,6 +221,7 @@ class Facts(Indices):
         facts.state, facts.outcome, facts.reason, facts.covered = "finished", x.outcome, x.reason, x.covered
         facts.due, facts.undecided, facts.doubt = None, None, None
         self.cut_short |= x.outcome == "over_budget" and x.reason == "budget"
+        self.done |= x.outcome == "succeeded" and x.reason == "done"
         self._unfile(place)
         self._note_failure(place, facts)
         if is_instance(place):

@@ -101,6 +101,7 @@ class Indices:
         self.closing: Close | None = None
         self.first_failure: str | None = None
         self.cut_short = False  # a budget of the run ended a step
+        self.done = False  # a shell ended the script before its last step (`carry`)
         self.clock = 0  # the latest time that anything was said to have happened
         self._needed_by: list[list[int]] = [[] for _ in job.steps]
         for position, step in enumerate(job.steps):
@@ -130,6 +131,7 @@ class Indices:
             facts = self._by_place[place_of(position)]
             if facts.state == "finished":
                 self.cut_short |= facts.outcome == "over_budget" and facts.reason == "budget"
+                self.done |= facts.outcome == "succeeded" and facts.reason == "done"
                 if facts.outcome != "succeeded" or self._failed_above[position]:
                     self._note_failure(place_of(position), facts)
             else:

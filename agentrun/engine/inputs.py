@@ -20,11 +20,15 @@ from ..instants import rfc3339
 from ..model import JSON, Budget, Job, Step, instance_name, split_instance
 from ..spec.references import Unresolved, as_text, pick, resolve
 from ..step import contract, outputs
+from ..step.carry import carries
 from ..store.changes import dumps
 from ..store.folders import RunFolder
 from ..store.instances import Item, item_of, lists_of, numbers_by_key, outputs_in_order
 from ..store.read import Reader, Run
+from . import carrying
 from .facts import Facts
+
+Order = dict[str, Any]
 
 MOST_ITEMS = 100_000  # of one `foreach`: a mistake is likelier than a wish
 # ms beyond the grace of a step with `job`: its own steps have theirs within it, and then it has to say goodbye.
@@ -40,7 +44,7 @@ class InputsError(Exception):
 class Prepared(NamedTuple):
     """An attempt that can begin: the order, its idempotency key, and what `status` shows of its inputs (JSON)."""
 
-    order: dict[str, Any]
+    order: Order
     key: str
     inputs: str
 
@@ -49,7 +53,15 @@ class Inputs:
     """Everything that attempts of one run are made from. `fresh` and `fresh_items` hold what is not committed yet."""
 
     def __init__(
-        self, run: Run, job: Job, folder: RunFolder, reader: Reader, frozen: Mapping[str, str], facts: Facts
+        self,
+        run: Run,
+        job: Job,
+        folder: RunFolder,
+        reader: Reader,
+        frozen: Mapping[str, str],
+        facts: Facts,
+        *,
+        started_in: str | None = None,
     ) -> None:
         self.fresh: dict[str, str | None] = {}
         self.fresh_items: dict[str, dict[int, Item]] = {}
@@ -63,7 +75,7 @@ class Inputs:
         self._python_path = self.base.get("PYTHONPATH", "")
         self._startup = contract.shell_startup(self.base)
         self._job_folder = os.path.dirname(run.file)
-        self.working_folder = contract.working_folder(job, self._job_folder)
+        self.working_folder = contract.working_folder(job, self._job_folder, started_in)
         root = os.path.dirname(os.path.dirname(folder.path))
         self._job_dir = os.path.join(root, "jobs", job.name)
         for made in (os.path.dirname(self._job_dir), self._job_dir):  # the mode is that of the last alone
@@ -92,6 +104,7 @@ class Inputs:
         if step.repeat and (before := number if until else number - 1) > 0:
             env |= contract.round_variables(self.outputs_of(instance_name(step.id, before)))
         _check_environment(key, env)
+        layers = dict(env)
         # what would change a shell at its start: of the base known once, of the job's own lines looked at here
         shell_env = {**self._startup, **env}
         env |= contract.environment(
@@ -117,13 +130,14 @@ class Inputs:
                 argv, shell = contract.condition(self._job, step, shell_env, until=until, verify=verify)
             else:
                 argv, shell = self._command(step, name, attempt, args, shell_env)
+            carried = self._carried(step, name, attempt, layers, env) if attempt and carries(self._job, step) else {}
         except OSError as error:
             if error.errno in _NO_ROOM:  # the disk's fault, never charged to a step
                 raise CannotWrite(
                     f"cannot write in {self._folder.path}: {error.strerror}", "free space and resume the run"
                 ) from error
             raise InputsError(f"cannot write in {self._folder.path}: {error.strerror}") from error
-        order = self._order(step, name, attempt, argv, shell, env)
+        order = self._order(step, name, attempt, argv, shell, env) | carried
         if step.repeat is not None:  # a loop within a round of another run begins with no values
             order["env"] = {**dict.fromkeys(self._outs), **env}
         return Prepared(order, key, dumps(inputs))
@@ -136,11 +150,29 @@ class Inputs:
                 effects.unlink(path + ending)
         return path
 
+    def _carried(self, step: Step, name: str, attempt: int, layers: Mapping[str, str], env: Mapping[str, str]) -> Order:
+        """What is different for a step whose shell goes on where another one ended."""
+        with _explained():
+            state = carrying.before(self._job, step, self._facts.steps, self._folder, self._reader)
+        contract_alone = {key: value for key, value in env.items() if key in contract.CONTRACT}
+        wanted = layers if state is None else {key: layers[key] for key in step.env}
+        return carrying.order(
+            self._job,
+            step,
+            name,
+            attempt,
+            folder=self._folder,
+            state=state,
+            given={**wanted, **contract_alone},
+            path=self._path or os.defpath,
+            working_folder=self.working_folder,
+        )
+
     def _order(
         self, step: Step, name: str, attempt: int, argv: list[str], shell: list[str] | None, env: dict[str, str]
-    ) -> dict[str, Any]:
+    ) -> Order:
         """What the shim is told (`step/attempts.py`)."""
-        order: dict[str, Any] = {
+        order: Order = {
             "instance": name,
             "attempt": attempt,
             "argv": argv,

@@ -110,6 +110,11 @@ def judge(
     )
 
 
+def without_state(step: Step, result: Result, why: str) -> Verdict:
+    """It ended well, and what its shell left for the next one cannot be kept."""
+    return verdict(step, result, "failed", "outputs", ("outputs",), f"the state of its shell cannot be kept: {why}")
+
+
 def _out_of_memory(step: Step, result: Result) -> Verdict:
     """The kernel killed it, or some process of it, for want of memory: its own budget's, the run's, the machine's."""
     if step.budget.memory is not None:

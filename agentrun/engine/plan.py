@@ -78,7 +78,7 @@ OVERSPENT: frozenset[When] = frozenset({"on_success"})
 REASONS: Mapping[Outcome, Reason] = {"timed_out": "timeout", "cancelled": "cancel", "over_budget": "budget"}
 
 # Skipped for one of these reasons, a step does not have to be made up for by `resume RUN`.
-SETTLED_SKIPS: frozenset[Reason | None] = frozenset({"if", "on_interrupt"})
+SETTLED_SKIPS: frozenset[Reason | None] = frozenset({"if", "on_interrupt", "done"})
 
 
 def decide(job: Job, facts: Facts, now: int) -> list[Decision]:
@@ -182,7 +182,8 @@ def _settle(facts: Facts) -> list[Decision]:
             decisions.append(Settle(step.id, "skipped", "no_failure" if step.is_handler else "upstream"))
     decisions += _halt(facts)
     if closing is None:
-        return decisions
+        left = sorted(facts.idle["on_success"] - facts.unwanted) if facts.done else ()
+        return [*decisions, *(Settle(facts.name_at(place), "skipped", "done") for place in left)]
     outcome, reason = _barred_as(closing)
     for place in sorted(set().union(*(facts.idle[when] for when in barred))):
         if not facts.is_halted(place):
@@ -327,7 +328,7 @@ def _after_attempt(
     """What follows an attempt as long as nothing else ends the run."""
     match ended.outcome:
         case "succeeded":
-            return Settle(name, "succeeded")
+            return Settle(name, "succeeded", ended.reason)
         case "interrupted":
             return _after_interruption(step, name, known)
         case "failed" | "timed_out" | "over_budget" if ended.reason not in RUN_ENDS:

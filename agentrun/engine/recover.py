@@ -105,7 +105,7 @@ def supervise(
     if frozen is None:
         raise _no_environment(run_id)
     facts, in_flight, ended = rebuild(reader, run, job, clock)
-    inputs = Inputs(run, job, folder, reader, frozen.env, facts)
+    inputs = Inputs(run, job, folder, reader, frozen.env, facts, started_in=frozen.cwd)
     meter = _meter(job, run, reader, folder, clock)
 
     def open_shim(fresh: Link | None = None) -> Link:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..instants import rfc3339
 from ..model import Job, Outcome, Reason, Step, instance_name, split_instance
+from ..step import carry
 from ..step.outputs import OutputsError
 from ..step.results import Result
 from ..store.changes import (
@@ -27,7 +28,7 @@ from ..store.folders import RunFolder
 from ..store.instances import ListFrozen, RoundBegun, UntilAnswered, UntilAsked
 from ..store.questions import StepQuestioned, VerifyAnswered, VerifyAsked
 from ..store.read import Reader
-from . import children, judge
+from . import carrying, children, judge
 from .budgets import Meter
 from .facts import Facts
 from .history import (
@@ -328,7 +329,18 @@ class Turn:
         elif step.job is not None:
             self.ended(self._of_child(step, result, stopping=stopping))
         else:
-            self.ended(judge.judge(step, result, self._folder, stopping=stopping, complaint=last.complaint))
+            verdict = judge.judge(step, result, self._folder, stopping=stopping, complaint=last.complaint)
+            self.ended(self._with_state(step, result, verdict))
+
+    def _with_state(self, step: Step, result: Result, verdict: judge.Verdict) -> judge.Verdict:
+        """The same, once the state that others will go on with is safe; without one, the script ends there."""
+        if verdict.fact.outcome != "succeeded" or not carry.hands_on(self._job, step):
+            return verdict
+        try:
+            left = carrying.has_left(self._job, step, result.instance, result.attempt, self._folder)
+        except (OSError, ValueError) as error:
+            return judge.without_state(step, result, str(error))
+        return verdict if left else verdict.because_of("done")
 
     def _take_in_verify(self, step: Step, result: Result, complaint: str | None, *, stopped: bool) -> None:
         name, status = result.instance, None if stopped else judge.answer(result)

@@ -282,7 +282,7 @@ def _is_unseen(row: StepRow) -> bool:
 
 def _all_done(run: Run, rows: Sequence[StepRow]) -> bool:
     """Whether nothing of it failed or was left out, so that a resume would find nothing to do."""
-    settled = ("if", "no_failure", "on_interrupt")
+    settled = ("if", "no_failure", "on_interrupt", "done")
     own = [row for row in rows if row.number < 0]
     return run.steps_done >= run.steps_total and all(
         row.outcome == "succeeded" or row.covered or (row.outcome == "skipped" and row.reason in settled) for row in own

@@ -25,6 +25,7 @@ _REASONS = {
     "upstream": "something that it needs failed",
     "no_failure": "nothing failed",
     "on_interrupt": "interrupted; its on_interrupt decided",
+    "done": "the script had ended",
     "interrupted": "nobody saw its end",
     "cancel": "cancelled",
     "deadline": "the run's deadline",

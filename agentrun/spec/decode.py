@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import NotFound
 from ..model import Budget, Concurrency, Job, Param, PythonCode, Repeat, Retry, Step
-from . import document, fields, instances, notify, stuck
+from . import carrying, document, fields, instances, notify, stuck
 from .document import MAX_TEXT, Scalar
 from .report import INVALID, Report
 from .scope import Scope
@@ -105,6 +105,7 @@ def _check(job: Entry, drafts: Sequence[Draft], report: Report) -> None:
         _check_retry(defaults, base, report)
     usual = None if defaults is None else defaults.values.get("on_interrupt")
     stuck.check_defaults(defaults, [step.entry for step in drafts], report)
+    carrying.check(job, [step.entry for step in drafts], report)
     for step in drafts:
         _check_program(step.entry, report)
         _check_interrupt(step.entry, usual, report)
@@ -189,7 +190,7 @@ def _job(entry: Entry, drafts: Sequence[Draft], name: str) -> Job:
     values = dict(entry.values)
     defaults = values.pop("defaults", None)
     values["name"] = name
-    values["steps"] = _steps(drafts, defaults)
+    values["steps"] = _steps(drafts, defaults, carried="carry" in values)
     if "params" in values:
         values["params"] = {key: _param(param.values) for key, param in values["params"].items()}
     if "budget" in values:
@@ -214,17 +215,20 @@ def _param(values: Mapping[str, Any]) -> Param:
     return Param(values.get("default"), required, values.get("description"))
 
 
-def _steps(drafts: Sequence[Draft], defaults: Entry | None) -> tuple[Step, ...]:
+def _steps(drafts: Sequence[Draft], defaults: Entry | None, *, carried: bool) -> tuple[Step, ...]:
     ids = [step.id for step in drafts]
     common = dict(defaults.values) if defaults is not None else {}
     retry = _retry_values(defaults, {})
     common.pop("retry", None)
     if retry:
         common["retry"] = Retry(**retry)
-    return tuple([_step(step, ids, common, retry) for step in drafts])
+    lines = carrying.lines([step.entry for step in drafts]) if carried else [1] * len(drafts)
+    return tuple([_step(step, ids, common, retry, line) for step, line in zip(drafts, lines, strict=True)])
 
 
-def _step(step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Mapping[str, Any]) -> Step:
+def _step(
+    step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Mapping[str, Any], text_line: int
+) -> Step:
     values = {**common, **step.entry.values}
     values["id"] = step.id
     if "retry" in step.entry:
@@ -240,11 +244,12 @@ def _step(step: Draft, ids: Sequence[str], common: Mapping[str, Any], retry: Map
     if "job" in values and values.get("on_interrupt") in _LOOKS_INTO:
         values.pop("on_interrupt")  # from the defaults: it is for steps that do something themselves
     stuck.settle(values)
+    values.pop("line", None)
     for name, attribute in (("with", "args"), ("if", "condition")):
         if name in values:
             values[attribute] = values.pop(name)
     values["needs"] = tuple([ids[before] for before in step.needs])
-    return Step(index=step.index, line=step.entry.node.mark.line + 1, **values)
+    return Step(index=step.index, line=step.entry.node.mark.line + 1, text_line=text_line, **values)
 
 
 def _retry_values(entry: Entry | None, base: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..model import JSON
+from . import carrying
 from .amounts import Cost, Count, Duration, Size
 from .causes import Cause
 from .instances import MAX_ROUNDS, Items
@@ -28,7 +29,7 @@ _GIVEN = frozenset(
     "AGENTRUN_" + name
     for name in (
         "RUN_ID", "JOB", "STEP", "ATTEMPT", "IDEMPOTENCY_KEY", "SCHEDULED_TIME", "INTERRUPTED", "OUTPUT", "USAGE",
-        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS", "CALLS", "ITEM", "ROUND", "PYTHON",
+        "RUN_DIR", "JOB_DIR", "LAST_SUCCESS", "CALLS", "ITEM", "ROUND", "PYTHON", "SCRIPT", "SHELL_PID",
     )
 )
 
@@ -280,6 +281,7 @@ STEP = _table(
             "outputs", MapOf("a mapping of output keys to types", _output_key, Choice(JSON_TYPES)),
             "Outputs that must be there, with their JSON types; else the step fails.", "{count: integer, list: array}",
         ),
+        *carrying.OF_A_STEP,
         Field(
             "leave_running", Boolean(),
             "What the step leaves in the background may outlive the run. Without it such processes may go on while"
@@ -295,6 +297,8 @@ STEP = _table(
             "interpreter": ["python"],
             "leave_running": {"not": {"required": ["job"]}},
             "verify": {"not": {"required": ["job"]}},
+            "line": ["run"],
+            "defines": ["run"],
             "stuck_after": {"not": {"required": ["job"]}},
             "on_stuck": {"not": {"required": ["job"]}},
             "max_parallel": ["foreach"],
@@ -357,7 +361,10 @@ JOB = _table(
             " or the names to take from it.",
             "[PATH, HOME]", "true",
         ),
-        Field("working_dir", _path, "The folder in which steps run.", "/opt/quotes", "the job file's folder"),
+        Field(
+            "working_dir", _path, "The folder in which steps run.", "/opt/quotes",
+            "the job file's folder; with carry, the one in which the run was started",
+        ),
         Field(
             "shell", Either(_SHELL, Choice(("sh", "bash"), _SHELL), ListOf(_SHELL, Text(_SHELL), empty=False)),
             "What runs the commands: sh is /bin/sh -e, bash is bash -eo pipefail; a list is a program and its options,"
@@ -365,6 +372,7 @@ JOB = _table(
             " nosuchdump | gzip > backup.gz: use bash where commands have pipes.",
             "bash", "sh",
         ),
+        *carrying.OF_A_JOB,
         Field(
             "deadline", Duration(), "How long the whole run may take, waits and retries included.",
             "20m", "no limit",

@@ -172,7 +172,7 @@ class Attempts:
         self.family.born(attempt.kin, pid, attempt.place.fifo)
         self.limits.begun(attempt, pid)
         log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
-        attempt.pipe = Pipe(reader, log, attempt.meter)
+        attempt.pipe = Pipe(reader, log, attempt.meter, attempt.order.get("known_as"))
         self._watch(reader, lambda: self._readable(attempt))
         timeout = attempt.order.get("timeout")
         attempt.order = {}  # an environment each, of hundreds at once: not needed any more

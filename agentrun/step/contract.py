@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 _CONTRACT = """
     AGENTRUN_RUN_ID AGENTRUN_JOB AGENTRUN_STEP AGENTRUN_ATTEMPT AGENTRUN_IDEMPOTENCY_KEY
     AGENTRUN_SCHEDULED_TIME AGENTRUN_INTERRUPTED AGENTRUN_OUTPUT AGENTRUN_USAGE AGENTRUN_CALLS AGENTRUN_RUN_DIR
-    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS AGENTRUN_ITEM AGENTRUN_ROUND AGENTRUN_PYTHON TRACEPARENT TRACESTATE
+    AGENTRUN_JOB_DIR AGENTRUN_LAST_SUCCESS AGENTRUN_ITEM AGENTRUN_ROUND AGENTRUN_PYTHON AGENTRUN_SCRIPT
+    AGENTRUN_SHELL_PID TRACEPARENT TRACESTATE
 """
 CONTRACT = frozenset(_CONTRACT.split())
 # What a shell says about itself and where it stands: untrue in another process in another folder.
@@ -126,11 +127,11 @@ def _interpreter(step: Step, job_folder: str) -> str:
     return os.path.join(job_folder, written) if "/" in written else written
 
 
-def working_folder(job: Job, job_folder: str) -> str:
-    """Where the steps of the job run, absolute."""
+def working_folder(job: Job, job_folder: str, started_in: str | None = None) -> str:
+    """Where the steps of the job run, absolute. `started_in`: the folder in which the run was started, or would be."""
     folder = os.path.abspath(job_folder)
     if job.working_dir is None:
-        return folder
+        return started_in or os.getcwd() if job.carry else folder
     return os.path.normpath(os.path.join(folder, os.path.expanduser(job.working_dir)))
 
 

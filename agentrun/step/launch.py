@@ -86,11 +86,13 @@ class Launcher:
 
     def _environment(self, order: dict[str, Any], tmp: str) -> dict[str, str]:
         given: dict[str, str | None] = order.get("env") or {}
-        env = {**self._env, **{name: value for name, value in given.items() if value is not None}}
+        bare = bool(order.get("bare"))  # its shell restores what there was: a variable that was unset stays so
+        env = {**({} if bare else self._env), **{name: value for name, value in given.items() if value is not None}}
         for name, value in given.items():
             if value is None:
                 env.pop(name, None)
-        env["TMPDIR"] = tmp
+        if "known_as" not in order:
+            env["TMPDIR"] = tmp  # what a script makes there is for the rest of it
         # the tag by which the process is found when the shim is gone
         env["AGENTRUN_RUN_ID"] = self._folder.run_id
         env["AGENTRUN_STEP"] = order["instance"]

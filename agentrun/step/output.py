@@ -4,6 +4,9 @@ A pipe that a step keeps full is made larger, once, and read with a larger buffe
 system when the last such pipe is closed. What is in a pipe is at most what it holds, so `drain` with that limit
 takes all that was written before it was called, even while a leftover writes on and on. What is above a limit is
 taken too, or its writer would wait for ever, and thrown away.
+
+A shell names the file that it executes in its messages, and for a part of a script (`carry`) that is a file of ours:
+what is written has the script's name in its place, as the messages of the whole script would.
 """
 
 from __future__ import annotations
@@ -28,13 +31,36 @@ LARGE_PIPE = 1 << 20    # what an ordinary user may have
 class Pipe:
     """The reading end of an attempt's FIFO, and the log that it goes to."""
 
-    __slots__ = ("fd", "log", "meter", "wide")
+    __slots__ = ("_held", "_known_as", "fd", "log", "meter", "wide")
 
-    def __init__(self, fd: int, log: LogWriter, meter: Meter | None = None) -> None:
+    def __init__(
+        self, fd: int, log: LogWriter, meter: Meter | None = None, known_as: list[str] | None = None
+    ) -> None:
+        self._known_as = [os.fsencode(name) for name in known_as] if known_as else None
+        self._held = b""  # may be the beginning of the name
         self.fd = fd
         self.log = log
         self.meter = meter
         self.wide = False
+
+    def take(self, block: memoryview) -> None:
+        """A block of output, on its way to the log."""
+        now = time.time_ns() // 1_000_000
+        if self._known_as is None:
+            self.log.write(block, now)
+            return
+        ours, theirs = self._known_as
+        data = (self._held + block).replace(ours, theirs)
+        held = next((size for size in range(len(ours) - 1, 0, -1) if data.endswith(ours[:size])), 0)
+        self._held = data[len(data) - held :]
+        if len(data) > held:
+            self.log.write(data[: len(data) - held], now)
+
+    def settle(self) -> None:
+        """Nothing follows for now: what looked like the beginning of the name was none."""
+        if self._held:
+            self.log.write(self._held, time.time_ns() // 1_000_000)
+            self._held = b""
 
 
 class Output:
@@ -55,13 +81,15 @@ class Output:
             try:
                 count = os.readv(pipe.fd, [buffer])
             except BlockingIOError:
+                pipe.settle()
                 return False
             if not count:
+                pipe.settle()
                 return True
             kept = pipe.meter.admit(count) if pipe.meter else count
             if kept:
                 with memoryview(buffer) as view:
-                    pipe.log.write(view[:kept], time.time_ns() // 1_000_000)
+                    pipe.take(view[:kept])
             taken += count
             if count == SMALL_PIPE and not pipe.wide:
                 self._widen(pipe)
@@ -80,6 +108,7 @@ class Output:
     def close(self, pipe: Pipe) -> None:
         """Close the pipe and its log."""
         os.close(pipe.fd)
+        pipe.settle()
         pipe.log.close()
         if pipe.wide:
             pipe.wide = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..model import Job
 
 # Another version of the program, or of the model, decodes the text again.
-DECODER = f"agentrun {__version__} model 4"
+DECODER = f"agentrun {__version__} model 5"
 
 
 def sha256(stem: str, text: str) -> str:

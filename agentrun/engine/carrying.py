@@ -1,0 +1,130 @@
+"""A step whose shell goes on where another one ended (`carry: shell`): what it begins with, and what it has left.
+
+Order of effects at the end of such a step: its shell writes the state, ends, and the shim appends the result; the
+supervisor reads the state, syncs it and its folder, and commits the checkpoint that makes others rely on it. Cut off
+before the commit, the step counts as interrupted and writes another state beside this one: nothing is overwritten.
+
+A step that took place although nobody saw its end has left no state: those after it go on with that of the step before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import effects
+from ..errors import Missing
+from ..model import Job, Step
+from ..step import carry
+from ..store.folders import RunFolder
+from ..store.read import Reader
+from .indices import StepFacts
+
+_ENDINGS = (".sh", ".state", ".state.status")
+
+
+def before(
+    job: Job, step: Step, facts: Mapping[str, StepFacts], folder: RunFolder, reader: Reader
+) -> carry.State | None:
+    """The state that a step begins with; None for the first that has a shell. Raises Missing, OSError."""
+    for one in reversed(job.steps[: step.index]):
+        known = facts[one.id]
+        if not carry.hands_on(job, one) or known.state != "finished" or known.outcome != "succeeded":
+            continue
+        path = folder.state(one.id, known.attempt)
+        try:
+            state = carry.read(path)
+        except ValueError:
+            raise Missing(f"{path} is damaged: it is the state of the shell that step {one.id} left", _hint(folder))
+        if state is not None:
+            return state
+        attempt = reader.attempt(folder.run_id, one.id, known.attempt)
+        if attempt is None or attempt.outcome == "succeeded":
+            raise Missing(f"{path} is gone: it is the state of the shell that step {one.id} left", _hint(folder))
+    return None
+
+
+def _hint(folder: RunFolder) -> str:
+    return f"put it back from a backup, or do it all again as a new run, and `agentrun cancel {folder.run_id}`"
+
+
+def order(
+    job: Job,
+    step: Step,
+    name: str,
+    attempt: int,
+    *,
+    folder: RunFolder,
+    state: carry.State | None,
+    given: Mapping[str, str],
+    path: str,
+    working_folder: str,
+) -> dict[str, Any]:
+    """What is different in the order of such a step; writes what its shell executes. Raises OSError.
+
+    `given`: the variables that are the step's whatever the state says; `path`: where the shell is looked up.
+    """
+    program, options = carry.program_of(job.shell)
+    bash = carry.is_bash(program[-1], path)
+    file = folder.piece(name, attempt)
+    script = os.path.expanduser(job.script) if job.script else job.name
+    leaves = None if carry.is_last(job, step) or not carry.hands_on(job, step) else folder.state(name, attempt)
+    text = carry.piece(
+        step.run or "",
+        step.text_line,
+        bash=bash,
+        script=script,
+        before=state,
+        given={**given, "AGENTRUN_SCRIPT": script},
+        defined=[(one.text_line, one.run or "") for one in job.steps[: step.index] if one.defines],
+        leaves=leaves,
+    )
+    if leaves is not None:
+        _write(leaves, "")  # nobody else's to read, whatever umask its shell has
+    _write(file, text)
+    first = state is None
+    if state is not None and state.status:
+        _write(f"{state.path}.status", f"return {state.status}\n")
+    return {
+        "argv": [*program, *(options if first else ()), file, *(job.args if first else ())],
+        "shell": None,
+        "cwd": working_folder if state is None else state.folder,
+        "env": dict(given) if state is None else {**given, "PWD": state.folder},
+        "bare": not first,
+        "known_as": [file, script],
+    }
+
+
+def _write(path: str, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(effects.create(path, flags, 0o600), "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def has_left(job: Job, step: Step, name: str, attempt: int, folder: RunFolder) -> bool:
+    """Whether a step that ended with 0 has left its state, which is on the disk then; else its shell ended the script.
+
+    Raises OSError, and ValueError where the state is not whole.
+    """
+    if not carry.hands_on(job, step) or carry.is_last(job, step):
+        return True
+    path = folder.state(name, attempt)
+    if carry.read(path) is None:
+        return False
+    for one, flags in ((path, os.O_RDONLY), (os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)):
+        fd = os.open(one, flags | os.O_CLOEXEC)
+        try:
+            effects.fsync(fd)
+        finally:
+            os.close(fd)
+    return True
+
+
+def files(folder: RunFolder) -> Iterator[str]:
+    """What a run with `carry` keeps beside its record: all of it may hold secrets."""
+    try:
+        with os.scandir(os.path.join(folder.path, "io")) as entries:
+            yield from [entry.path for entry in entries if entry.name.endswith(_ENDINGS)]
+    except FileNotFoundError:
+        pass
