@@ -10,11 +10,12 @@ A step that took place although nobody saw its end has left no state: those afte
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import effects
-from ..errors import Missing
+from ..errors import Missing, UsageError
 from ..model import Job, Step
 from ..step import carry
 from ..store.folders import RunFolder
@@ -36,12 +37,12 @@ def before(
         try:
             state = carry.read(path)
         except ValueError:
-            raise Missing(f"{path} is damaged: it is the state of the shell that step {one.id} left", _hint(folder))
+            raise Missing(f"the state that step {one.id} left is damaged: {path}", _hint(folder))
         if state is not None:
             return state
         attempt = reader.attempt(folder.run_id, one.id, known.attempt)
         if attempt is None or attempt.outcome == "succeeded":
-            raise Missing(f"{path} is gone: it is the state of the shell that step {one.id} left", _hint(folder))
+            raise Missing(f"the state that step {one.id} left is gone: {path}", _hint(folder))
     return None
 
 
@@ -119,6 +120,25 @@ def has_left(job: Job, step: Step, name: str, attempt: int, folder: RunFolder) -
         finally:
             os.close(fd)
     return True
+
+
+def take_over(reader: Reader, old: RunFolder, new: RunFolder, job: Job, kept: Iterable[str]) -> None:
+    """Give a run that keeps these steps of another the state that its first shell begins with. Raises UsageError."""
+    names = set(kept)
+    for step in reversed(job.steps):
+        if step.id not in names or not carry.hands_on(job, step):
+            continue
+        row = reader.step_row(old.run_id, step.id)
+        if row is None or row.outcome != "succeeded":
+            continue
+        if not os.path.exists(old.state(step.id, row.attempt)):
+            raise UsageError(
+                f"the state of its shells is not kept any more: step {step.id} of run {old.run_id} left it",
+                f"do all of it again: agentrun run {shlex.quote(reader.run(old.run_id).file)}",
+            )
+        with open(old.state(step.id, row.attempt), encoding="utf-8", errors="surrogateescape") as file:
+            _write(new.state(step.id, 0), file.read())
+        return
 
 
 def files(folder: RunFolder) -> Iterator[str]:

@@ -142,6 +142,8 @@ def create(store: Store, request: Request, frozen: Frozen, *, own: bool) -> Crea
         fingerprints.save(folder, request.snapshot.job, os.path.dirname(request.file))
         if request.scratch_of is not None:
             scratch.copy(RunFolder(root, request.scratch_of), folder)
+            kept = [settled.instance for settled in request.taken_over]
+            carrying.take_over(store.reader, RunFolder(root, request.scratch_of), folder, request.snapshot.job, kept)
         # a run that is a step counts time as the one that called it does
         clock = Clock(owner=store.reader.run(request.caller[0]).owner if request.caller else None)
         owner = this_process(clock.ahead)

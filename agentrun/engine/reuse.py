@@ -315,7 +315,7 @@ def _placeless(step: Step) -> Step:
     python = step.python
     if python is not None:
         python = PythonCode(python.module, python.function, python.source)
-    return replace(step, index=0, line=0, needs=(), python=python)
+    return replace(step, index=0, line=0, text_line=1, needs=(), python=python)
 
 
 class _Known(dict[str, StepFacts]):

@@ -73,7 +73,7 @@ def is_bash(program: str, path: str) -> bool:
 
 
 def read(path: str) -> State | None:
-    """The state that a step left; None if its shell never came to write it. OSError, ValueError if it is not whole."""
+    """The state that a step left; None if its shell never came to write it. OSError; ValueError if it is not whole."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -167,15 +167,15 @@ _BASH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$SHELLOPTS; \builtin 
 """
 _SH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$-; set +euxvfC; __agentrun_n=0
 for __agentrun_a do __agentrun_n=$((__agentrun_n + 1)); eval "__agentrun_$__agentrun_n=\$__agentrun_a"; done
-{ set && export -p && readonly -p && printf 'umask ' && umask &&
-printf 'while IFS= read -r __agentrun_a; do eval "alias $__agentrun_a"; done <<\\AGENTRUN_ALIASES\n' && alias &&
-printf 'AGENTRUN_ALIASES\n' && trap &&
-printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
+{ set && export -p && readonly -p && command printf 'umask ' && command umask &&
+command printf 'while IFS= read -r __agentrun_a; do eval "alias $__agentrun_a"; done <<\\AGENTRUN_ALIASES\n' &&
+command alias && command printf 'AGENTRUN_ALIASES\n' && trap &&
+command printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
 } >|@STATE@ && { trap - EXIT; exit 0; }; trap - EXIT; exit 74
 } 2>/dev/null
 """
 _SH_PARAMETERS = (
     'set --; __agentrun_a=1; while [ "$__agentrun_a" -le "$__agentrun_n" ]; do'
     ' eval "set -- \\"\\$@\\" \\"\\$__agentrun_$__agentrun_a\\"; unset __agentrun_$__agentrun_a";'
-    " __agentrun_a=$((__agentrun_a + 1)); done; unset __agentrun_a __agentrun_n; "
+    " __agentrun_a=$((__agentrun_a + 1)); done; unset __agentrun_a __agentrun_n; OPTIND=$OPTIND; "
 )
