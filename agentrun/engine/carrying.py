@@ -1,8 +1,9 @@
 """A step whose shell goes on where another one ended (`carry: shell`): what it begins with, and what it has left.
 
-Order of effects at the end of such a step: its shell writes the state, ends, and the shim appends the result; the
-supervisor reads the state, syncs it and its folder, and commits the checkpoint that makes others rely on it. Cut off
-before the commit, the step counts as interrupted and writes another state beside this one: nothing is overwritten.
+Order of effects at the end of such a step: its shell writes the state, the shim the record of its descriptors if it has
+any (step/handing.py), the shell ends, and the shim appends the result; the supervisor reads the state, syncs it, the
+record and their folder, and commits the checkpoint that makes others rely on them. Cut off before the commit, the step
+counts as interrupted and writes others beside these: nothing is overwritten.
 
 A step that took place although nobody saw its end has left no state: those after it go on with that of the step before.
 """
@@ -22,7 +23,7 @@ from ..store.folders import RunFolder
 from ..store.read import Reader
 from .indices import StepFacts
 
-_ENDINGS = (".sh", ".state", ".state.status")
+_ENDINGS = (".sh", ".state", ".state.status", ".fds")
 
 
 def before(
@@ -70,7 +71,10 @@ def order(
     bash = carry.is_bash(program[-1], path)
     file = folder.piece(name, attempt)
     script = os.path.expanduser(job.script) if job.script else job.name
-    leaves = None if carry.is_last(job, step) or not carry.hands_on(job, step) else folder.state(name, attempt)
+    leaves, fifo = None, "/dev/null"
+    if carry.hands_on(job, step) and not carry.is_last(job, step):
+        leaves = carry.Left(folder.state(name, attempt), folder.descriptors(name, attempt))
+        fifo = folder.fifo(name, attempt) if step.leave_running else f"{folder.path}/io/0.fifo"
     text = carry.piece(
         step.run or "",
         step.text_line,
@@ -78,12 +82,16 @@ def order(
         script=script,
         before=state,
         given={**given, "AGENTRUN_SCRIPT": script},
-        defined=[(one.text_line, one.run or "") for one in job.steps[: step.index] if one.defines],
+        defined=list(_defined(job, step, folder, state if bash else None)),
         leaves=leaves,
+        fifo=fifo,
     )
     if leaves is not None:
-        _write(leaves, "")  # nobody else's to read, whatever umask its shell has
+        _write(leaves.state, "")  # nobody else's to read, whatever umask its shell has
     _write(file, text)
+    more: dict[str, Any] = {} if leaves is None else {"leaves": list(leaves)}
+    if state is not None and not step.is_handler and os.path.exists(record := _record(state.path)):
+        more |= {"descriptors": record, "keeps_descriptors": not carry.hands_on(job, step)}
     first = state is None
     if state is not None and state.status:
         _write(f"{state.path}.status", f"return {state.status}\n")
@@ -93,8 +101,24 @@ def order(
         "cwd": working_folder if state is None else state.folder,
         "env": dict(given) if state is None else {**given, "PWD": state.folder},
         "bare": not first,
-        "known_as": [file, script],
+        "known_as": [[one, script] for one in (file, *(() if state is None else (state.path,)))],
+        **more,
     }
+
+
+def _defined(job: Job, step: Step, folder: RunFolder, state: carry.State | None) -> Iterator[tuple[int, str]]:
+    """The texts of earlier steps that define functions, with their lines; `state`: of bash, which knows them by itself.
+
+    Bash does not know their lines, so it is given the text again: but for what was defined otherwise since.
+    """
+    for one in job.steps[: step.index]:
+        if one.defines and (state is None or carry.has_functions_of(state, folder.state(one.id, 1))):
+            yield one.text_line, one.run or ""
+
+
+def _record(state: str) -> str:
+    """Where the shell that left a state has its descriptors written down, if it had any of its own."""
+    return state.removesuffix(".state") + ".fds"
 
 
 def _write(path: str, text: str) -> None:
@@ -113,8 +137,13 @@ def has_left(job: Job, step: Step, name: str, attempt: int, folder: RunFolder) -
     path = folder.state(name, attempt)
     if carry.read(path) is None:
         return False
-    for one, flags in ((path, os.O_RDONLY), (os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)):
-        fd = os.open(one, flags | os.O_CLOEXEC)
+    for one in (path, _record(path), os.path.dirname(path)):
+        try:
+            fd = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if one != _record(path):
+                raise
+            continue
         try:
             effects.fsync(fd)
         finally:

@@ -39,6 +39,7 @@ class Attempt:
     __slots__ = (
         "begun",
         "begun_at",
+        "carried",
         "cause",
         "counted",
         "due",
@@ -51,8 +52,10 @@ class Attempt:
         "kills",
         "kin",
         "leave",
+        "leaves",
         "meter",
         "order",
+        "patience",
         "pipe",
         "place",
         "recorded",
@@ -70,6 +73,9 @@ class Attempt:
         self.epoch = epoch
         self.counted = bool(order.get("counted", True))  # towards the run's limits
         self.gentle = bool(order.get("gentle"))          # its process ends its own tree when it is told to
+        self.carried = "known_as" in order               # its shell goes on where another one ended
+        self.leaves: list[str] | None = order.get("leaves")  # state and record of what it hands on (handing.py)
+        self.patience: float | None = None               # until then what it left may read its pipe to the end
         self.meter: Meter | None = None                  # none: nothing limits it
         self.kills = 0.0                                 # for want of memory, before it began (limits.py)
         self.pipe: Pipe | None = None

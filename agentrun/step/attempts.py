@@ -18,17 +18,18 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: see protocol.py
 import os
 import time
-from heapq import heapify, heappop, heappush
 
 from .. import effects
 from . import tree
 from .attempt import Attempt, wall
-from .launch import Launcher, SpawnFailed, remove
+from .due import Due
+from .launch import Launcher, SpawnFailed
 from .limits import KILLED_FOR, Limits
 from .logs import LogWriter
 from .output import LARGE_PIPE, Output, Pipe
 from .places import Place, Places
 from .results import append, complain, open_results
+from .trash import Trash
 from .tree import Family, Key
 
 TYPE_CHECKING = False
@@ -37,14 +38,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..store.folders import RunFolder
+    from .handing import Handing
 
     Watch = Callable[[int, Callable[[], None] | None], None]
 
 TURN = 4 << 20          # bytes of one pipe before the others have their turn
 RETRY_WRITE = 1.0       # seconds until a result that the disk refused is written again
 STRAY_GRACE = 2_000
+READING = 5.0           # seconds for what a script left to read its pipe to the end
 LOOKS = 100             # at who came to us, if they are dead before we know whose they are
-SETTLE = 0.002          # seconds without an order after which there is time to clean up
 
 
 def pause(rounds: int) -> float:
@@ -71,12 +73,12 @@ class Attempts:
         self._left: dict[Key, Attempt] = {}   # with one, but not gone
         self._held: list[Attempt] = []
         self._busy: set[str] = set()          # instances of which something is there that must be alone
-        self._due: list[tuple[float, int, Attempt]] = []
-        self._count = 0
+        self._due = Due()
+        self._umask = umask
+        self._handing: Handing | None = None  # of a run with `carry`
         self.refusal: str | None = None       # why the disk refuses a result
         self._output = Output()
-        self._trash: list[Place] = []
-        self._trash_at = 0.0
+        self._trash = Trash(self.family)
         self._strays = Attempt({"instance": "", "attempt": -1}, 0, self.family.strays)
         self._strays.recorded = self._strays.begun = True
 
@@ -98,6 +100,10 @@ class Attempts:
         if attempt.key in self._open:
             return  # said twice
         self._open[attempt.key] = attempt
+        if attempt.carried and self._handing is None:
+            from .handing import Handing
+
+            self._handing = Handing(self._folder, self.family, self._umask)
         self._held.append(attempt)
         for one in list(self._left.values()):
             if one.key[0] == attempt.key[0] and not one.leave:
@@ -131,6 +137,8 @@ class Attempts:
 
     def sweep(self) -> None:
         """End all that attempts left behind, but those of `leave_running`. `swept` tells when that is done."""
+        if self._handing:
+            self._handing.let_go()
         self.family.look()
         for attempt in list(self._left.values()):
             if not attempt.leave:
@@ -158,12 +166,15 @@ class Attempts:
             self._record(attempt, None, "budget", None)
             return
         attempt.begun_at = wall()
+        handing = self._handing if "descriptors" in attempt.order else None
         try:
             attempt.place = self._take_place(attempt)
             self.limits.measure(attempt)
             attempt.kills = self.limits.kills_before(attempt)
-            pid, reader = self._launcher.launch(attempt.order, attempt.place, attempt.meter)
+            pid, reader = self._launcher.launch(attempt.order, attempt.place, attempt.meter, handing)
         except (SpawnFailed, KeyError) as error:
+            if handing:
+                handing.failed()
             failed = error if isinstance(error, SpawnFailed) else SpawnFailed(f"the order has no {error}", 126)
             self._record(attempt, failed.code, None, failed.message)
             return
@@ -174,11 +185,13 @@ class Attempts:
         log = LogWriter(self._folder.log(*attempt.key), self._folder.log_index(*attempt.key))
         attempt.pipe = Pipe(reader, log, attempt.meter, attempt.order.get("known_as"))
         self._watch(reader, lambda: self._readable(attempt))
+        if handing:
+            handing.launched(attempt, self._left.values())
         timeout = attempt.order.get("timeout")
         attempt.order = {}  # an environment each, of hundreds at once: not needed any more
         if timeout is not None:
             self._at(attempt, timeout / 1000)
-        self.clean()
+        self._trash.clean()
 
     def _take_place(self, attempt: Attempt) -> Place:
         try:
@@ -194,6 +207,8 @@ class Attempts:
 
     def reap(self) -> None:
         """Children have died: record what is over, look at who came to us, clean up."""
+        if self._handing:
+            self._handing.look(list(self._open.values()))
         touched: list[Attempt] = []
         for _ in range(LOOKS):
             self._reap_into(touched)
@@ -266,21 +281,13 @@ class Attempts:
         if attempt.place:
             self.family.gone(attempt.kin, attempt.place.fifo)
             if not self._places.give_back(attempt.place, unheld=unheld):
-                self._trash.append(attempt.place)
-                self._trash_at = time.monotonic() + SETTLE
+                self._trash.put(attempt.place)
         if not attempt.leave:
             self._free(attempt)
 
     def clean(self) -> None:
-        """Remove the places that cannot be used again.
-
-        Not before the next order is under way: to remove a folder takes longer than all else that we do for an
-        attempt, and while its process starts there is time for it.
-        """
-        trash, self._trash = self._trash, []
-        for place in trash:
-            if pid := remove(place):
-                self.family.ignored.add(pid)
+        """Remove the places that cannot be used again."""
+        self._trash.clean()
 
     def _record(self, attempt: Attempt, code: int | None, cause: str | None, error: str | None) -> None:
         """The end of an attempt that never had a process."""
@@ -331,6 +338,8 @@ class Attempts:
             if not attempt.killing and attempt.due and time.monotonic() + grace_ms / 1000 < attempt.due:
                 self._at(attempt, grace_ms / 1000)
             return
+        if cause is None and attempt.carried and self._reads_on(attempt):
+            return
         attempt.ending = True
         if not attempt.recorded:
             attempt.cause = cause
@@ -343,6 +352,15 @@ class Attempts:
         else:
             tree.signal_kin(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
         self._at(attempt, grace_ms / 1000)
+
+    def _reads_on(self, attempt: Attempt) -> bool:
+        """Whether something that it left still reads what the script wrote (`> >(tee log)`), and may: for a moment."""
+        if self._handing is None or not self._handing.reads(attempt.kin):
+            return False
+        if attempt.patience is None:
+            attempt.patience = time.monotonic() + READING
+            self._at(attempt, READING)
+        return time.monotonic() < attempt.patience
 
     def _over_limit(self, attempt: Attempt, what: str) -> None:
         """What eats memory or forks without end is not asked to clear up first."""
@@ -382,39 +400,20 @@ class Attempts:
             self._end(attempt, "timeout", attempt.grace)
 
     def _at(self, attempt: Attempt, seconds: float) -> None:
-        attempt.due = time.monotonic() + seconds
-        self._count += 1
-        if len(self._due) > 64 + 4 * (len(self._open) + len(self._left)):
-            # most are of attempts that ended long before their timeout, and each keeps one in memory
-            self._due = [entry for entry in self._due if entry[2].due == entry[0]]
-            heapify(self._due)
-        heappush(self._due, (attempt.due, self._count, attempt))
+        self._due.put(attempt, seconds, len(self._open) + len(self._left))
 
     def tick(self) -> float | None:
         """Do what is due; seconds until the next due time, None if there is none."""
-        wait = None
-        while self._due:
-            when, _, attempt = self._due[0]
-            if attempt.due != when:  # an end came first
-                heappop(self._due)
-                continue
-            wait = when - time.monotonic()
-            if wait > 0:
-                break
-            heappop(self._due)
-            attempt.due = wait = None
+        while attempt := self._due.take():
             self._expired(attempt)
+        wait = self._due.wait()
         if self.limits.next is not None:
             if self.limits.next <= time.monotonic():
                 self._look_at_limits()
             left = (self.limits.next or time.monotonic()) - time.monotonic()
             wait = max(0.0, left if wait is None else min(wait, left))
-        if self._trash:
-            if (left := self._trash_at - time.monotonic()) <= 0:
-                self.clean()
-            else:
-                wait = left if wait is None else min(wait, left)
-        return wait
+        waits = (wait, self._trash.tick(), self._handing.tick() if self._handing else None)
+        return min((one for one in waits if one is not None), default=None)
 
     def _look_at_limits(self) -> None:
         self.family.look()  # who has left a parent that was waited for by another

@@ -18,6 +18,7 @@ tail calls builtins by `\\builtin`, for the script may have a function or an ali
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,6 +30,14 @@ _MARK = b"agentrun"  # the first and the last field of a trailer
 _NEVER_RESTORED = frozenset({"interactive-comments", "posix", "monitor", "privileged", "onecmd", "history", "vi",
                              "emacs", "restricted"})  # fmt: skip
 _ON_AT_START = ("braceexpand", "hashall")  # of bash
+_FUNCTION = re.compile(rb"^\S+ \(\) ?\n\{ ?\n.*?^\}$", re.MULTILINE | re.DOTALL)
+
+
+class Left(NamedTuple):
+    """Where a shell leaves what the next one goes on with; `descriptors`: the record that the shim writes of them."""
+
+    state: str
+    descriptors: str
 
 
 class State(NamedTuple):
@@ -88,6 +97,21 @@ def read(path: str) -> State | None:
     return State(path, os.fsdecode(folder), int(status), tuple(options.decode().split(":")))
 
 
+def has_functions_of(state: State, other: str) -> bool:
+    """Whether the functions in the state of another step are there in this one, and the same. False if that is gone.
+
+    Both are what `declare -f` prints; a line of a here-document may be taken for the end of a function, in both.
+    """
+    try:
+        with open(other, "rb") as file:
+            defined = _FUNCTION.findall(file.read())
+        with open(state.path, "rb") as file:
+            now = set(_FUNCTION.findall(file.read()))
+    except FileNotFoundError:
+        return False
+    return bool(defined) and now.issuperset(defined)
+
+
 def piece(
     text: str,
     line: int,
@@ -97,12 +121,13 @@ def piece(
     before: State | None,
     given: Mapping[str, str],
     defined: Sequence[tuple[int, str]],
-    leaves: str | None,
+    leaves: Left | None,
+    fifo: str = "/dev/null",
 ) -> str:
     """What the shell executes. `before`: None for the first; `given`: variables to be exported over the state.
 
     `defined`: texts of earlier steps that do nothing but define functions, with their lines; `leaves`: where the state
-    goes to, None for the last step.
+    goes to, None for the last step; `fifo`: what its stdout and stderr were at its start.
     """
     parts = [_restore(bash, script, before, given)]
     at = 1
@@ -118,7 +143,10 @@ def piece(
         parts.append("; " if line == at == 1 and not text.startswith("#") else "\n")
     parts.append(text if text.endswith("\n") else text + "\n")
     if leaves is not None:
-        parts.append((_BASH_TAIL if bash else _SH_TAIL).replace("@STATE@", shlex.quote(leaves)))
+        tail = _BASH_TAIL if bash else _SH_TAIL
+        for name, path in (("@STATE@", leaves.state), ("@RECORD@", leaves.descriptors), ("@FIFO@", fifo)):
+            tail = tail.replace(name, shlex.quote(path))
+        parts.append(tail)
     return "".join(parts)
 
 
@@ -155,15 +183,23 @@ def _options_of_sh(letters: Sequence[str]) -> str:
 
 
 # What each says of its shell it says with builtins, into the one file; the trailer is the last of it. A tail never goes
-# on with the script: 74 if the state cannot be written.
+# on with the script: 74 if the state cannot be written. Then, with no redirection of ours any more: a shell that has
+# more than the three descriptors that it was started with (and its own, which an exec closes) stops itself, so that the
+# shim can look at them (handing.py); 74 if it did not. One that is not the shim's own child would stop for ever: what
+# `sudo` started has no descriptors to hand on.
 _BASH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$SHELLOPTS; \builtin set +euxvfC
 { \builtin shopt -p; \builtin declare -f && \builtin declare -F && \builtin declare -p && \builtin alias -p &&
 \builtin umask -p && \builtin printf 'set --' && { [[ $# -eq 0 ]] || \builtin printf ' %q' "$@"; } &&
 \builtin printf '\nSECONDS=%s\n' "$SECONDS" && __agentrun_i=${#DIRSTACK[@]} && while ((--__agentrun_i > 0)); do
 \builtin printf 'builtin pushd -n -- %q\n' "${DIRSTACK[__agentrun_i]}"; done; \builtin trap -p &&
 \builtin printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
-} >|@STATE@ && { \builtin trap - EXIT ERR DEBUG RETURN; \builtin exit 0; }; \builtin trap - EXIT; \builtin exit 74
+} >|@STATE@ || { \builtin trap - EXIT; \builtin exit 74; }; \builtin trap - EXIT ERR DEBUG RETURN CHLD CONT
 } 2>/dev/null
+__agentrun_i=; [[ /proc/self/fd/0 -ef /dev/null && /proc/self/fd/1 -ef @FIFO@ && /proc/self/fd/2 -ef @FIFO@ ]] ||
+__agentrun_i=1; for __agentrun_a in /proc/self/fd/*; do
+[[ $__agentrun_a == */[012] || $__agentrun_a == */255 || ! -e $__agentrun_a ]] || __agentrun_i=1; done
+[[ $__agentrun_i ]] && IFS=' ' \builtin read -r -a __agentrun_a </proc/self/stat && [[ ${__agentrun_a[5]} == $$ ]] && {
+\builtin kill -STOP $$; [[ -s @RECORD@ ]] || \builtin exit 74; }; \builtin exit 0
 """
 _SH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$-; set +euxvfC; __agentrun_n=0
 for __agentrun_a do __agentrun_n=$((__agentrun_n + 1)); eval "__agentrun_$__agentrun_n=\$__agentrun_a"; done
@@ -171,8 +207,13 @@ for __agentrun_a do __agentrun_n=$((__agentrun_n + 1)); eval "__agentrun_$__agen
 command printf 'while IFS= read -r __agentrun_a; do eval "alias $__agentrun_a"; done <<\\AGENTRUN_ALIASES\n' &&
 command alias && command printf 'AGENTRUN_ALIASES\n' && trap &&
 command printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
-} >|@STATE@ && { trap - EXIT; exit 0; }; trap - EXIT; exit 74
+} >|@STATE@ || { trap - EXIT; exit 74; }; trap - EXIT CHLD CONT
 } 2>/dev/null
+__agentrun_n=; [ /proc/self/fd/0 -ef /dev/null ] && [ /proc/self/fd/1 -ef @FIFO@ ] && [ /proc/self/fd/2 -ef @FIFO@ ] ||
+__agentrun_n=1; for __agentrun_a in /proc/self/fd/*; do case ${__agentrun_a##*/} in [012]|10) ;;
+*) [ ! -e "$__agentrun_a" ] || __agentrun_n=1; esac; done
+[ "$__agentrun_n" ] && IFS=' ' read -r __agentrun_a __agentrun_a __agentrun_a __agentrun_a __agentrun_a __agentrun_n \
+__agentrun_a </proc/self/stat && [ "$__agentrun_n" = $$ ] && { kill -STOP $$; [ -s @RECORD@ ] || exit 74; }; exit 0
 """
 _SH_PARAMETERS = (
     'set --; __agentrun_a=1; while [ "$__agentrun_a" -le "$__agentrun_n" ]; do'

@@ -21,13 +21,18 @@ from ..store.folders import RunFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from .handing import Handing
     from .meter import Meter
     from .places import Place
 
+    Actions = list[tuple[int, ...]]  # of posix_spawn
+
 _SIGNALS = [number for number in _signal.valid_signals() if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 _NOT_EXECUTABLE = {errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+_DUP2 = os.POSIX_SPAWN_DUP2
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -62,17 +67,25 @@ class Launcher:
         except (OSError, ValueError):
             self._raised = False
 
-    def launch(self, order: dict[str, Any], place: Place, meter: Meter | None = None) -> tuple[int, int]:
+    def launch(
+        self, order: dict[str, Any], place: Place, meter: Meter | None = None, handing: Handing | None = None
+    ) -> tuple[int, int]:
         """Start it there; the pid and the reading end of its pipe. SpawnFailed leaves nothing behind.
 
-        With a meter it is born where that wants it, and held to its limits only after `meter.begun`.
+        With a meter it is born where that wants it, and held to its limits only after `meter.begun`. With `handing`
+        it is given the descriptors of the shell before it.
         """
         try:
             reader, writer = _open_pipe(place.fifo)
         except OSError as error:
             raise SpawnFailed(f"cannot open {place.fifo}: {error.strerror}", 126)
         try:
-            pid = self._start(order, self._environment(order, place.tmp), writer, meter)
+            env = self._environment(order, place.tmp)
+            if handing is None:
+                actions: Actions = [(_DUP2, self._null, 0), (_DUP2, writer, 1), (_DUP2, writer, 2)]
+            else:
+                actions = handing.actions(order, env, writer, self._null)
+            pid = self._start(order, env, actions, meter)
         except SpawnFailed:
             os.close(reader)
             raise
@@ -99,7 +112,7 @@ class Launcher:
         env.setdefault("AGENTRUN_ATTEMPT", str(order["attempt"]))
         return env
 
-    def _start(self, order: dict[str, Any], env: dict[str, str], writer: int, meter: Meter | None) -> int:
+    def _start(self, order: dict[str, Any], env: dict[str, str], actions: Actions, meter: Meter | None) -> int:
         cwd = order.get("cwd") or "/"
         try:
             os.chdir(cwd)
@@ -107,27 +120,22 @@ class Launcher:
             raise SpawnFailed(f"cannot enter the working folder {cwd}: {error.strerror}", 126)
         argv = order["argv"]
         try:
-            return self._spawn(argv, env, writer, meter)
+            return self._spawn(argv, env, actions, meter)
         except OSError as error:
             shell = order.get("shell")
             if not shell or error.errno not in _NOT_EXECUTABLE:
                 raise _refused(argv[0], env, cwd, error)
         try:
-            return self._spawn(shell, env, writer, meter)
+            return self._spawn(shell, env, actions, meter)
         except OSError as error:
             raise _refused(shell[0], env, cwd, error)
 
-    def _spawn(self, argv: list[str], env: dict[str, str], writer: int, meter: Meter | None) -> int:
+    def _spawn(self, argv: list[str], env: dict[str, str], actions: Actions, meter: Meter | None) -> int:
         program = _find(argv[0], env.get("PATH", _DEFAULT_PATH))
         if meter and meter.unit:
             _check_executable(program)  # a wrapped one that cannot be executed fails where we do not see it
             argv = meter.wrap([program, *argv[1:]])
             program = _find(argv[0], os.environ.get("PATH", _DEFAULT_PATH))
-        actions = (
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_DUP2, writer, 1),
-            (os.POSIX_SPAWN_DUP2, writer, 2),
-        )
         ours = os.umask(self._umask)
         if self._raised:
             self._set_limit(*self._limits)
@@ -146,6 +154,20 @@ class Launcher:
 
     def close(self) -> None:
         os.close(self._null)
+
+
+def start_beside(argv: list[str], env: dict[str, str], folder: str, streams: Sequence[int], umask: int) -> int:
+    """Start a program that belongs to a step, with these as stdin, stdout and stderr. Raises OSError."""
+    os.chdir(folder)
+    program = _find(argv[0], env.get("PATH", _DEFAULT_PATH))
+    actions = [(_DUP2, fd, number) for number, fd in enumerate(streams)]
+    ours = os.umask(umask)
+    try:
+        return effects.posix_spawn(
+            program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+        )
+    finally:
+        os.umask(ours)
 
 
 def start_supervisor(argv: list[str], umask: int, home: int) -> int:

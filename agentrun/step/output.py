@@ -34,9 +34,9 @@ class Pipe:
     __slots__ = ("_held", "_known_as", "fd", "log", "meter", "wide")
 
     def __init__(
-        self, fd: int, log: LogWriter, meter: Meter | None = None, known_as: list[str] | None = None
+        self, fd: int, log: LogWriter, meter: Meter | None = None, known_as: list[list[str]] | None = None
     ) -> None:
-        self._known_as = [os.fsencode(name) for name in known_as] if known_as else None
+        self._known_as = [(os.fsencode(ours), os.fsencode(theirs)) for ours, theirs in known_as or ()]
         self._held = b""  # may be the beginning of the name
         self.fd = fd
         self.log = log
@@ -46,21 +46,32 @@ class Pipe:
     def take(self, block: memoryview) -> None:
         """A block of output, on its way to the log."""
         now = time.time_ns() // 1_000_000
-        if self._known_as is None:
+        if not self._known_as:
             self.log.write(block, now)
             return
-        ours, theirs = self._known_as
-        data = (self._held + block).replace(ours, theirs)
-        held = next((size for size in range(len(ours) - 1, 0, -1) if data.endswith(ours[:size])), 0)
+        data = self._held + block
+        for ours, theirs in self._known_as:
+            data = data.replace(ours, theirs)
+        held = max(_beginning(ours, data) for ours, _ in self._known_as)
         self._held = data[len(data) - held :]
         if len(data) > held:
             self.log.write(data[: len(data) - held], now)
+
+    def go_on_as(self, other: Pipe) -> None:
+        """What comes from now on is output of the other one's attempt."""
+        self.log = other.log  # one that was closed is opened again by what is written
+        self._known_as = [*(pair for pair in self._known_as if pair not in other._known_as), *other._known_as]
 
     def settle(self) -> None:
         """Nothing follows for now: what looked like the beginning of the name was none."""
         if self._held:
             self.log.write(self._held, time.time_ns() // 1_000_000)
             self._held = b""
+
+
+def _beginning(name: bytes, data: bytes) -> int:
+    """How much of a name the data ends with."""
+    return next((size for size in range(len(name) - 1, 0, -1) if data.endswith(name[:size])), 0)
 
 
 class Output:

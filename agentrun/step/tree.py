@@ -94,6 +94,11 @@ class Family:
         self.leaders[pid] = kin
         self._fifos[fifo] = kin
 
+    def adopt(self, kin: Kin, pid: int) -> None:
+        """A child of ours that we started for an attempt."""
+        self._known[pid] = kin
+        kin.orphans.add(pid)
+
     def died(self, pid: int) -> Kin | None:
         """A child of ours was waited for; whose leader or orphan it was."""
         self.ignored.discard(pid)

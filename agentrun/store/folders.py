@@ -16,7 +16,7 @@
         ├── io/<instance>#<n>.out|.use|.call|.exc
         │                               its $AGENTRUN_OUTPUT, $AGENTRUN_USAGE, what it calls, its exception
         ├── io/<instance>#verify.out    the $AGENTRUN_OUTPUT of its `verify`
-        ├── io/<instance>#<n>.sh|.state  with `carry`: what its shell executes, and the state that it leaves
+        ├── io/<instance>#<n>.sh|.state|.fds  with `carry`: what its shell executes, the state and files that it leaves
         ├── io/<instance>.calls         $AGENTRUN_CALLS, of all its attempts
         ├── io/<k>.fifo, tmp/<k>/       the pipe and the $TMPDIR of whoever has place k; with leave_running,
         │                               <instance>#<n> instead of k (step/places.py)
@@ -139,6 +139,9 @@ class RunFolder:
 
     def state(self, instance: str, attempt: int) -> str:
         return f"{self.path}/io/{instance}#{attempt}.state"
+
+    def descriptors(self, instance: str, attempt: int) -> str:
+        return f"{self.path}/io/{instance}#{attempt}.fds"
 
     def log(self, instance: str, attempt: int) -> str:
         return f"{self.path}/log/{instance}#{attempt}.log"

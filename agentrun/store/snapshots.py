@@ -31,6 +31,16 @@ def stem_of(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
 
+def script_mark(data: bytes) -> str:
+    """What stands in the first comment of a job that was made of a script to be run at once."""
+    return f"sha256 of the script: {sha256_hex(data)}"
+
+
+def is_of(text: str, data: bytes) -> bool:
+    """Whether a run with this text is one of the file with these bytes: a job file, or a script."""
+    return text.encode(errors="surrogateescape") == data or text.startswith(f"# {script_mark(data)}\n")
+
+
 class Snapshot(NamedTuple):
     """A job file frozen: its text, what it decodes to, and the file's stem, which may be the job's name."""
 

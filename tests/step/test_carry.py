@@ -23,6 +23,10 @@ class End(NamedTuple):
     status: int
 
 
+def left(state: Path | str) -> carry.Left:
+    return carry.Left(str(state), f"{state}.fds")
+
+
 def execute(argv: Sequence[str], cwd: str, env: dict[str, str]) -> End:
     done = subprocess.run(
         argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -44,12 +48,12 @@ def in_pieces(folder: Path, shell: str, script: str, args: Sequence[str], define
     output = ""
     for number, text in enumerate(lines, 2):
         last = number == len(lines) + 1
-        piece, left = folder / f"{number}.sh", folder / f"{number}.state"
+        piece, state = folder / f"{number}.sh", folder / f"{number}.state"
         piece.write_text(
             carry.piece(
                 text, number, bash=bash, script=name, before=before, given={"AGENTRUN_STEP": str(number)},
                 defined=[(line, lines[line - 2]) for line in defines if line < number],
-                leaves=None if last else str(left),
+                leaves=None if last else left(state),
             )
         )  # fmt: skip
         if before is None:
@@ -57,12 +61,12 @@ def in_pieces(folder: Path, shell: str, script: str, args: Sequence[str], define
         else:
             end = execute([shell, str(piece)], before.folder, {"AGENTRUN_STEP": str(number), "PWD": before.folder})
         output += end.output.replace(str(piece), name)
-        if end.status or last or not left.exists():
+        if end.status or last or not state.exists():
             return End(output, end.status)
-        before = carry.read(str(left))
+        before = carry.read(str(state))
         assert before is not None
         if before.status:
-            Path(f"{left}.status").write_text(f"return {before.status}\n")
+            Path(f"{state}.status").write_text(f"return {before.status}\n")
     raise AssertionError
 
 
@@ -163,7 +167,7 @@ def test_functions_that_are_given_as_they_stand(tmp_path: Path, shell: str) -> N
 
 def test_a_state_that_is_not_whole(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    piece = carry.piece("X=1", 1, bash=True, script="s", before=None, given={}, defined=[], leaves=str(state))
+    piece = carry.piece("X=1", 1, bash=True, script="s", before=None, given={}, defined=[], leaves=left(state))
     (tmp_path / "piece").write_text(piece)
     assert execute([BASH, str(tmp_path / "piece")], "/", ENV) == End("", 0)
     assert carry.read(str(state)) == carry.State(str(state), "/", 0, ("braceexpand", "hashall", "interactive-comments"))
@@ -182,7 +186,7 @@ def test_a_state_that_the_disk_refuses(tmp_path: Path, shell: str) -> None:
     piece = tmp_path / "piece"
     for number, place in enumerate(("/dev/full", str(tmp_path / "no" / "folder"))):
         text = carry.piece(
-            f"echo {number}", 1, bash=shell == BASH, script="s", before=None, given={}, defined=[], leaves=place
+            f"echo {number}", 1, bash=shell == BASH, script="s", before=None, given={}, defined=[], leaves=left(place)
         )
         piece.write_text(text)
         assert execute([shell, str(piece)], "/", ENV) == End(f"{number}\n", 74)
