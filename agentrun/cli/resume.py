@@ -17,11 +17,12 @@ from ..render.fates import show_fates
 from ..store import admission
 from ..store.folders import RunFolder, home
 from ..store.read import Reader, Run
-from ..store.snapshots import Snapshot, stem_of
+from ..store.snapshots import Snapshot, is_of, stem_of
 from ..store.write import Store
 from . import advance, answers, strays, sweep, turns
 from .complete import complete_run, complete_step
 from .record import need_record
+from .scripts import is_script, job_of
 
 _Run = Annotated[
     str | None,
@@ -157,7 +158,7 @@ def _plan(name: str, from_step: str | None, spec: str | None, *, as_json: bool) 
         job = _job_with(reader, run, from_step)
         fates = reuse.from_step(job, reuse.kept_from(reader, run, job, from_step), from_step)
     else:
-        job = _load(spec).job if spec else reader.job_of(run)
+        job = _load(spec, reader, run).job if spec else reader.job_of(run)
         if spec:
             reuse.check_instances(reader, run, job)
             if told := reuse.differences(reader, run, job):
@@ -232,7 +233,7 @@ def _resume(store: Store, run: Run, options: _Options, lease: Lease | None = Non
 
 
 def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_changes: bool, by: str) -> None:
-    snapshot = _load(spec)
+    snapshot = _load(spec, reader, run)
     reuse.check_instances(reader, run, snapshot.job)
     differences = reuse.differences(reader, run, snapshot.job)
     for line in differences:
@@ -245,8 +246,11 @@ def _adopt_spec(store: Store, reader: Reader, run: Run, spec: str, accept_change
     store.adopt_spec(run.id, snapshot, by=by, now=wall(), other_lists=other_lists)
 
 
-def _load(path: str) -> Snapshot:
-    """A job file that a run is to go on with, and those that it names. Raises NotFound, JobFileError."""
+def _load(path: str, reader: Reader, run: Run) -> Snapshot:
+    """A job file or script that a run is to go on with, and those that it names. Raises NotFound, JobFileError."""
+    if is_script(path):
+        job, text = job_of(path, reader.job_of(run).args)
+        return Snapshot(text, job, stem_of(path))
     from ..spec.children import check_children
     from ..spec.decode import load
 
@@ -259,13 +263,13 @@ def _load(path: str) -> Snapshot:
 def _tell_changes(reader: Reader, run: Run, folder: RunFolder, way: str = "--spec {file} adopts the new one") -> None:
     told = hint = ""
     try:
-        with open(run.file, encoding="utf-8", newline="") as file:
-            if file.read() != reader.text_of(run):
+        with open(run.file, "rb") as file:
+            if not is_of(reader.text_of(run), file.read()):
                 told = "has changed since the run was created"
-                hint = f" ({way.format(file=run.file)})"
+                hint = "" if is_script(run.file) else f" ({way.format(file=run.file)})"
     except FileNotFoundError:
         told = "is gone"
-    except (OSError, ValueError) as error:
+    except OSError as error:
         told = f"cannot be read ({error})"
     if told:
         print(f"agentrun: {run.file} {told}; going on with the file as it was{hint}", file=sys.stderr)

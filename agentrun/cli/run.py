@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -25,13 +26,20 @@ from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
 from . import advance, starts, turns
 from .complete import complete_job_file
+from .scripts import is_script, job_of
 
 _READ_AT_MOST = 8 << 20  # characters; more than a job file may have
 _NO_TICK = "Belong to no tick, although there is no terminal: a run besides those of the schedule."
 
 
 def run(
-    job: Annotated[str, typer.Argument(help="The job file.", metavar="JOB", autocompletion=complete_job_file)],
+    job: Annotated[
+        str, typer.Argument(help="The job file, or a script.", metavar="JOB", autocompletion=complete_job_file)
+    ],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ARG...]", help="What a script is given: its $1, $2 and so on.", show_default=False),
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="A parameter of the job; may be given again."),
@@ -57,12 +65,13 @@ def run(
     """Run a job and wait for its end.
 
     On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure. Started
-    without a terminal, a job with a schedule runs for its newest tick, once, whoever starts it.
+    without a terminal, a job with a schedule runs for its newest tick, once, whoever starts it. A shell script is run
+    as the job that `agentrun convert` would make of it, without a file being written.
     """
     path = create.job_file(job)
     tick = _tick(scheduled_time)
     with advance.open_store() as store:
-        snapshot = snapshot_of(store, job)
+        snapshot = snapshot_of(store, job, args or ())
         check_children(snapshot, job)
         params = create.parameters(snapshot.job, param or ())
         start = starts.Start(store, snapshot, path, params, as_json=as_json, detach=detach)
@@ -101,9 +110,14 @@ def _check_known(store: Store, job: str, tick: int) -> None:
     )
 
 
-def snapshot_of(store: Store, path: str) -> Snapshot:
+def snapshot_of(store: Store, path: str, args: Sequence[str] = ()) -> Snapshot:
     """The job, from its snapshot where this very text has been run before: cron runs the same file all day."""
     stem = stem_of(path)
+    if is_script(path):
+        job, text = job_of(path, args)
+        return Snapshot(text, job, stem)
+    if args:
+        raise UsageError(f"a job file takes no arguments: {' '.join(args)}", "its parameters are given by -p KEY=VALUE")
     try:
         with open(path, encoding="utf-8", newline="") as file:
             known = Snapshot.known(store.database.connection, stem, file.read(_READ_AT_MOST))

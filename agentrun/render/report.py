@@ -17,6 +17,7 @@ from ..spec.values import format_duration
 from ..step.logs import LogReader
 from ..store.folders import RunFolder
 from ..store.read import Reader, Run, StepRow
+from ..store.snapshots import is_of
 from ..store.spent import by_model
 from . import times, words
 from .instances import NOTHING, item_text, step_of
@@ -101,8 +102,8 @@ def _ways(
 def _has_changed(reader: Reader, run: Run) -> bool | None:
     """Whether the job file is another one than the run began with; None where there is none to go on with."""
     try:
-        with open(run.file, encoding="utf-8", newline="") as file:
-            return file.read() != reader.text_of(run)
+        with open(run.file, "rb") as file:
+            return not is_of(reader.text_of(run), file.read())
     except (OSError, ValueError, AgentrunError):
         return None
 

@@ -16,6 +16,7 @@ from .instances import Items
 from .kinds import AnyValue, Either, ListOf, MapOf, Text
 from .notify import KEEP, NOTIFY, TARGET
 from .prose import HEAD, LANGUAGE
+from .prose_carry import CARRYING
 from .prose_keeping import KEEPING
 from .prose_notices import NOTICES
 from .prose_run import RUNS
@@ -52,7 +53,7 @@ def page() -> str:
         parts.append(f".Sh {title}")
         parts.extend(_sentences(opening))
         parts.extend(_table(table))
-    parts += [LANGUAGE.strip(), TICKS.strip(), RUNS.strip(), KEEPING.strip(), NOTICES.strip()]
+    parts += [LANGUAGE.strip(), TICKS.strip(), RUNS.strip(), CARRYING.strip(), KEEPING.strip(), NOTICES.strip()]
     parts += _table(config.CONFIG)
     parts += [".Pp", "The keys of smtp:", *_table(config.SMTP)]
     return "\n".join(parts) + "\n"

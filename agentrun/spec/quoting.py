@@ -30,14 +30,14 @@ def scalar(text: str, indent: int) -> str:
         pad = " " * (indent + 2)
         lines = text.removesuffix("\n").split("\n")
         body = "\n".join(pad + line if line else "" for line in lines)
-        return f"|{'' if text.endswith(chr(10)) else '-'}\n{body}"
+        return f"|{_indicator(text)}{'' if text.endswith(chr(10)) else '-'}\n{body}"
     if "\n" not in text and "\t" not in text and not _ODD.search(text):
         if "'" not in text:
             return f"'{text}'"
         if '"' not in text and "\\" not in text:
             return f'"{text}"'
         if _fits_block(text):
-            return f"|-\n{' ' * (indent + 2)}{text}"
+            return f"|{_indicator(text)}-\n{' ' * (indent + 2)}{text}"
     return quoted(text)
 
 
@@ -51,13 +51,12 @@ def _escape(char: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def _indicator(text: str) -> str:
+    """A block finds its indentation by its first line that is not empty, unless it is told."""
+    return "2" if text.lstrip("\n")[:1] in (" ", "\t") else ""
+
+
 def _fits_block(text: str) -> bool:
-    """Whether a literal block says it without an indicator: nothing odd, no blanks that nobody sees."""
+    """Whether a literal block says it: nothing odd, and no empty lines around it, which would have to be counted."""
     lines = text.removesuffix("\n").split("\n")
-    return not (
-        _ODD.search(text)
-        or not lines[0]
-        or lines[0][0] in " \t"
-        or not lines[-1]
-        or any(line != line.rstrip() for line in lines)
-    )
+    return not (_ODD.search(text) or not lines[0].strip() or not lines[-1].strip())

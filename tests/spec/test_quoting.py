@@ -18,7 +18,8 @@ TEXTS = [
     "a\r\nb", "a\n# b\n", "a\n--- b", "---", "...", "ü€😀", "a\u2028b", "a\x85b", "a\x00b", "a\x1bb", "a\ufeffb",
     "\ufeffa", "a\x7fb", "\u202ea", "x" * 500, "a\\nb", "'", '"', "\\", ":", "a:", ": a", "a,b", ",",
     "grep -c '^a: #1$' \"$f\" | mail -s \"it's\" x@y && true || { echo no; }", "\N{NO-BREAK SPACE}a", "\u3000",
-    "a\n\u3000",
+    "a\n\u3000", "a \n b\t\n  \n\nc  \n", "  a\n b\n", "\ta\n", " \na\n", "a\n \n", "a\n\t\nb\n", " 'a' \"b\" \\",
+    "  \ta\n\n\n# b \n", "if a \nthen\t\n\tb\nfi \n", "a\n\n\n", "cat <<-E\n\tx \n\tE\n", "|2\n  a\n",
 ]  # fmt: skip
 PIECES = [
     " ", "\n", "\t", "'", '"', "\\", "#", ":", ": ", " #", "-", "- ", "%", "{", "}", "[", "]", ",", "&", "*",
@@ -60,6 +61,8 @@ def test_what_people_write_stays_readable() -> None:
     assert scalar('test "$A" = b || exit 1', 2) == 'test "$A" = b || exit 1'
     assert scalar("set -e\ncd x\n", 2) == "|\n    set -e\n    cd x"
     assert scalar("echo 'a: b'", 2) == '"echo \'a: b\'"'
+    assert scalar("if a \n\tthen\t\n  \nfi\n", 2) == "|\n    if a \n    \tthen\t\n      \n    fi"  # blanks at the ends
+    assert scalar("  a\nb\n", 2) == "|2\n      a\n    b"  # which without the 2 would be its indentation
     assert scalar("don't \"do\" it: \\", 2) == "|-\n    don't \"do\" it: \\"
 
 
