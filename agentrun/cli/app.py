@@ -59,6 +59,7 @@ VERBS = {
     "doctor": Verb("Check what agentrun stands on: this machine, the record, the runs and the crontab.", "Look"),
     "prune": Verb("Remove old runs, with their logs and all else in their folders.", "Look"),
     "notify": Verb("Send a notice to all targets of a job now, and show what came of each.", "Look"),
+    "convert": Verb("Make job files of a crontab or of scripts, and say what became of each line.", "Job files"),
     "init": Verb("Write a commented job file for a command line.", "Job files"),
     "validate": Verb("Check job files and show everything that is wrong in them.", "Job files"),
     "plan": Verb("Show what a run of a job would do, and in which order.", "Job files"),

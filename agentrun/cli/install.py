@@ -342,6 +342,16 @@ def _unit_texts(entries: Iterable[Entry], scope: units.Scope, settings: dict[str
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
+def command() -> list[str]:
+    """This very program, for whoever writes a crontab of his own (`convert`)."""
+    return _command()
+
+
+def try_as_cron() -> None:
+    """Raises Missing if it does not start in the environment of cron."""
+    _try(_settings(None))
+
+
 def _try(settings: dict[str, str]) -> None:
     """Start the program as it will be started. Raises Missing: it must not be found out at three in the morning."""
     folder = os.path.expanduser("~")

@@ -58,6 +58,36 @@ With `--json`, lists are one array, streams are JSON lines, and every object nam
 `schema`. Times are RFC 3339 in UTC with milliseconds. Keys may be added, and are never changed.
 """
 
+_CONVERSION = """
+`agentrun convert` makes job files of what cron runs today. Of a crontab it makes one for each entry, and a crontab in
+which these entries run `agentrun run FILE`, with two lines for `agentrun resume` at its end; its other lines stay to
+the byte. A line is kept as it is, and the report says why, where cron itself does not take it, where it is not UTF-8,
+or where a forgotten backslash before a % cuts its command off.
+
+The variables above an entry are its env; SHELL is its shell, HOME the folder it begins in, CRON_TZ its timezone.
+Comments right above it are its description. What stands behind a % is its input.
+
+Around a command, from the outside in, these are taken off. All else stays as it is, in one step, with the shell that
+cron would have given it.
+"""
+_LIFTED = (
+    ("flock -n LOCK", "concurrency: forbid, with a key where several entries take the lock; without -n it is queue."),
+    ("timeout -k 10 5m", "timeout: 5m, grace: 10s."),
+    ("cd X &&", "working_dir."),
+    ("set -a; . FILE; set +a", "env_file, where a shell and agentrun read the same in it."),
+    ("export A=b &&", "env."),
+    ("sleep $((RANDOM % 300))", "jitter: 5m."),
+    ("test … &&, [ … ] ||, pgrep … ||", "if, which is no failure where the answer is no."),
+    ("chronic, cronic, nohup … &, >/dev/null", "Nothing at all: a run prints nothing unless it fails, and has a log."),
+    ("&& curl https://hc-ping.com/…", "notify: ping, which tells of starts and failures, too."),
+    ("a && b && c", "Steps, where none of them leaves anything in the shell for the next."),
+    (">>log 2>&1", "Stays, unless with --take-logs."),
+)
+_AFTER_CONVERSION = """
+What differs after that: two runs of one job do not overlap; a status other than 0 is a failure, and told; on success
+nothing is printed, and so nothing mailed; a run that a reboot cut off goes on.
+"""
+
 _EXITS = (
     ("0", "The run has succeeded, also if it had already; or the command has done what it was asked for."),
     ("1", "logs --grep has found nothing; a check of doctor is not good."),
@@ -134,6 +164,8 @@ def page() -> str:
     """agentrun(1), as mdoc source."""
     lines = [_HEAD.rstrip("\n"), ".Sh DESCRIPTION", *_prose(_DESCRIPTION), ".Sh COMMANDS"]
     lines += _commands()
+    lines += [".Sh CONVERSION", *_prose(_CONVERSION)]
+    lines += [*_items("", tuple((_escape(title), text) for title, text in _LIFTED)), *_prose(_AFTER_CONVERSION)]
     lines += [".Sh ENVIRONMENT", *_items("Ev", _ENVIRONMENT)]
     lines += [".Sh FILES", *_items("Pa", _FILES)]
     lines += [".Sh EXIT STATUS", *_items("", _EXITS)]

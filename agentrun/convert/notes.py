@@ -14,6 +14,9 @@ from .draft import Draft
 
 Kind = Literal["lifted", "kept", "bug", "advice"]
 
+# above the `carry` of a job whose one step calls a script
+IN_PLACE = "begins where the run is started, as the script does"
+
 
 class Note(NamedTuple):
     """One remark. `line` counts from 1 in the file that was read, 0 for all of it. `hint`: what to do."""

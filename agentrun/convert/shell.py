@@ -1,0 +1,301 @@
+"""A shell script in, a job file out whose steps are its statements: `carry: shell`.
+
+The script's text is not changed: its lines stand in the steps as they stood in the script, comments and empty lines
+between them included. Left out are the first line (it is the job's `shell`) and the comment about the whole script
+(the job's description, and the comment above it); replaced are `$$` and BASH_SOURCE (see ownfile.py). What cannot be
+divided without being changed is kept whole: a job with one step that calls the script, and a note that says why.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import AgentrunError
+from ..model import JSON
+from ..spec.fields import JOB_NAME
+from . import loops as foreach
+from .advice import advice
+from .bonds import JOBS
+from .draft import Draft, DraftStep
+from .groups import Group, grouped
+from .header import Header, Interpreter, header, interpreter
+from .names import names
+from .notes import Note
+from .ownfile import reads_history, rewritten, why_whole
+from .program import Dialect, Program
+from .statements import MAX_LINES, cut
+from .syntax import accepts, command_name, first_line, is_background, walk
+
+_OWN = {"bash": "$$, BASH_SOURCE", "sh": "$$, $0"}
+
+
+class NotAShellScript(AgentrunError):
+    """Empty, binary, or of another language: nothing for this converter."""
+
+    exit_code = 65
+
+
+class Converted(NamedTuple):
+    """`statements`: how many there are at the script's top; `whole`: it is one step that calls the script."""
+
+    draft: Draft
+    notes: list[Note]
+    statements: int = 0
+    whole: bool = False
+
+
+def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
+    """The job that the script is. Raises NotAShellScript; `path` (None: not a file) is where it will be found."""
+    where = os.path.abspath(path) if path else None
+    source = _text(data, where)
+    if source is None:
+        return _calls(where, (), "it is not UTF-8", 0, Header("", (), range(0)))
+    lines = source.split("\n")
+    said = _interpreter(lines[0], source, where)
+    top = header(lines)
+    if said.language == "other shell":
+        return _calls(
+            where,
+            said.shell,
+            f"{os.path.basename(said.shell[-1])} cannot hand its state to another shell",
+            0,
+            top,
+            source,
+        )
+    dialect: Dialect = "bash" if said.language == "bash" else "sh"
+    about = {0} if lines[0].startswith("#!") else set()
+    about |= {number - 1 for number in top.lines}
+    program = Program("\n".join("" if number in about else line for number, line in enumerate(lines)), dialect)
+    why = _why_not(program, said, source)
+    if why is not None:
+        return _calls(where, said.shell, why[1], why[0], top, source)
+    return _divided(program, said, top, where, loops)
+
+
+def _text(data: bytes, path: str | None) -> str | None:
+    if not data.strip():
+        raise NotAShellScript(f"{path or 'the input'} is empty", "name a script that does something")
+    if b"\0" in data:
+        raise NotAShellScript(f"{path or 'the input'} is not text", "name a shell script")
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        if path is None:
+            line = data[: error.start].count(b"\n") + 1
+            raise NotAShellScript(f"line {line} is not UTF-8", "store it as a file, and convert that") from None
+        return None
+
+
+def _interpreter(first: str, source: str, path: str | None) -> Interpreter:
+    said = interpreter(first)
+    if said is not None:
+        if said.language == "no shell":
+            raise NotAShellScript(f"{path or 'the input'} is no shell script but one for {' '.join(said.shell)}")
+        return said
+    name = path or ""
+    other = re.search(r"\.(zsh|fish|csh|tcsh|ksh)$", name)
+    if other:
+        return Interpreter((other[1],), "other shell")
+    needs_bash = (
+        name.endswith(".bash") or (not accepts(("dash",), source) and accepts(("bash",), source)) or _bashisms(source)
+    )
+    return Interpreter(("/bin/bash",), "bash") if needs_bash else Interpreter(("/bin/sh",), "sh")
+
+
+def _bashisms(source: str) -> bool:
+    """What dash accepts as a command and does not have."""
+    return (
+        re.search(
+            r"(?m)^\s*(if |while |until |elif )?(\[\[ |declare |shopt |pushd |mapfile )|\$\{BASH_SOURCE|<<<"
+            r"|set -o pipefail",
+            source,
+        )
+        is not None
+    )
+
+
+def _why_not(program: Program, said: Interpreter, source: str) -> tuple[int, str] | None:
+    """Line and reason, where the script is kept whole."""
+    if said.odd:
+        return 1, f"the option {said.odd} of its first line"
+    ends = source.count("\r\n")
+    if ends and ends >= source.count("\n") / 2:
+        return 1, "its lines end in CR LF, which no shell on this machine reads as line ends"
+    if len(program.lines) > MAX_LINES:
+        return 0, f"it has {len(program.lines)} lines"
+    if not accepts(program.checker, program.source, warnings=True):
+        return 0, f"{program.checker[0]} -n finds an error in it"
+    if reads_history(program):
+        return 0, "it uses the shell's history"
+    return why_whole(program)
+
+
+def _calls(path: str | None, shell: Sequence[str], why: str, line: int, top: Header, source: str = "") -> Converted:
+    """The job with one step that calls the script: by its path alone where that can be executed."""
+    keys: list[tuple[str, JSON]] = [("description", top.description)] if top.description else []
+    hint = (
+        "the one step of the job calls it; it has no steps to go on with" if path else "its one step is the whole text"
+    )
+    note = Note("kept", line, f"kept whole: {why}", hint)
+    if path is None:
+        keys.append(("shell", list(shell)))
+        body = source.split("\n", 1)[1] if source.startswith("#!") else source
+        step = DraftStep("script", (("run", body.strip("\n") + "\n"),))
+        return Converted(Draft("script", keys, (step,), "\n".join(top.comment)), [note], 1, True)
+    command = shlex.quote(path)
+    if not os.access(path, os.X_OK):
+        command = shlex.join([*(shell or ("/bin/sh",)), path])
+    keys.append(("carry", "shell"))  # it starts in the folder that the script would start in
+    step = DraftStep(_step_id(path), (("run", command),))
+    comment = _joined_comment(path, top)
+    return Converted(Draft(_job_name(path), keys, (step,), comment), [note], 1, True)
+
+
+def _divided(program: Program, said: Interpreter, top: Header, path: str | None, loops: bool) -> Converted:
+    divided = cut(program, _plain_file)
+    if not divided.pieces:
+        raise NotAShellScript(
+            f"{path or 'the input'} does nothing: it has only comments", "name a script that does something"
+        )
+    groups = foreach.divided(program, divided.pieces) if loops else grouped(program, divided.pieces)
+    changed: list[int] = []
+    lines = rewritten(program, changed)
+    notes = _notes(program, groups, changed, path)
+    steps = _steps(program, groups, lines, notes, loops)
+    keys: list[tuple[str, JSON]] = [("description", top.description)] if top.description else []
+    keys += [("carry", "shell"), ("shell", list(said.shell))]
+    if path is not None:
+        keys.append(("script", path))
+    draft = Draft(_job_name(path), keys, steps, _joined_comment(path, top))
+    return Converted(draft, notes, divided.statements)
+
+
+def _steps(
+    program: Program, groups: Sequence[Group], lines: Sequence[str], notes: list[Note], loops: bool
+) -> list[DraftStep]:
+    steps: list[DraftStep] = []
+    expected = 1
+    for name, group in zip(names(program, groups), groups, strict=True):
+        first, last = _bare(lines, group.first, group.last)
+        keys: list[tuple[str, JSON]] = []
+        if first != expected:
+            keys.append(("line", first))
+        expected = last + 2
+        if _defines(program, group):
+            keys.append(("defines", True))
+        said = {}
+        if group.outside:
+            keys.append(("on_interrupt", "ask"))
+            said["on_interrupt"] = _outside(group.outside)
+        if _leaves_running(program, group):
+            keys.append(("leave_running", True))
+            said["leave_running"] = "what it starts in the background goes on after the script, as before"
+        text = "\n".join(lines[first - 1 : last]) + "\n"
+        for piece in filter(foreach.is_loop, group.pieces if loops else ()):
+            loop = foreach.offered(program, piece, [piece for one in groups for piece in one.pieces])
+            notes.append(_of_loop(loop, name))
+            if not loop.why:
+                keys, text = _instances(keys, loop), loop.text
+        steps.append(DraftStep(name, (*keys, ("run", text)), said=said))
+    return steps
+
+
+def _of_loop(loop: foreach.Loop, name: str) -> Note:
+    if loop.why:
+        return Note("kept", loop.line, f"the loop stays a loop: {loop.why}")
+    return Note("lifted", loop.line, f"each {loop.variable} of the loop is an instance of the step '{name}'")
+
+
+def _instances(keys: Sequence[tuple[str, JSON]], loop: foreach.Loop) -> list[tuple[str, JSON]]:
+    """One after the other, and as the loop does after a round that fails."""
+    more: list[tuple[str, JSON]] = [("line", loop.text_line), ("foreach", list(loop.items)), ("max_parallel", 1)]
+    more.append(("fail_fast", True) if loop.stops else ("continue_on_error", True))
+    more.append(("env", {loop.variable: "${{ item }}"}))
+    return [*(key for key in keys if key[0] != "line"), *more]
+
+
+def _bare(lines: Sequence[str], first: int, last: int) -> tuple[int, int]:
+    """Without the empty lines around it."""
+    while first < last and not lines[first - 1].strip():
+        first += 1
+    while last > first and not lines[last - 1].strip():
+        last -= 1
+    return first, last
+
+
+def _defines(program: Program, group: Group) -> bool:
+    nodes = [node for piece in group.pieces for node in piece.nodes if node.type != ";"]
+    return program.hands_on_text and all(map(program.defines, nodes))
+
+
+def _leaves_running(program: Program, group: Group) -> bool:
+    """Whether a job is started and nobody waits for it."""
+    if any(JOBS in piece.why for piece in group.pieces):
+        return False
+    done = [here for piece in group.pieces for node in piece.nodes for here in program.executed(node)]
+    waits = any(here.type == "command" and command_name(here) == "wait" for here in done)
+    return not waits and any(is_background(here) for here in done)
+
+
+def _outside(found: dict[str, str]) -> str:
+    what = " and ".join(f"{deed} ({name})" if name not in deed else deed for deed, name in found.items())
+    return f"it {what}: after an interruption somebody says whether that was done"
+
+
+def _notes(program: Program, groups: Sequence[Group], changed: Sequence[int], path: str | None) -> list[Note]:
+    notes = []
+    for group in groups:
+        for piece in group.pieces:
+            if piece.why:
+                first = first_line(piece.nodes[0])
+                notes.append(
+                    Note("kept", first, f"lines {first} to {piece.last} stay in one step: {'; '.join(piece.why)}")
+                )
+        for deed, name in group.outside.items():
+            said = f"`{name}` {deed}: after an interruption the step asks"
+            hint = "`on_interrupt: verify` where a command can tell whether it was done"
+            notes.append(Note("advice", first_line(group.pieces[-1].nodes[0]), said, hint))
+    if changed:
+        where = f"line{'s' * (len(changed) > 1)} {', '.join(map(str, changed))}"
+        said = (
+            f"{where}: {_OWN[program.dialect]}, of which each step has its own, is written so that it is the script's"
+        )
+        notes.append(Note("kept", changed[0], said))
+    for node in walk(program.root) if program.dialect == "sh" else ():
+        if node.type == "function_definition" and not program.defines(node):
+            said = "`function` is no word of sh: dash takes it for a command, and runs the body at once"
+            notes.append(Note("bug", first_line(node), said, "`name() {`, or `#!/bin/bash`"))
+    return sorted([*notes, *advice(program, path)], key=lambda note: note.line)
+
+
+def _plain_file(path: str) -> bool | None:
+    """Whether a file that the script reads defines no functions; None where it cannot be looked at."""
+    if not path.startswith("/"):
+        return None
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return None
+    return not Program(text.decode(errors="replace"), "sh").functions
+
+
+def _joined_comment(path: str | None, top: Header) -> str:
+    origin = f"Converted from {path}" if path else ""
+    comment = "\n".join(top.comment)
+    return "\n\n".join(part for part in (origin, comment) if part)
+
+
+def _job_name(path: str | None) -> str:
+    stem = re.sub(r"\.(sh|bash|ksh|zsh|fish|csh|tcsh)$", "", os.path.basename(path or "script"))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64]
+    return name if re.fullmatch(JOB_NAME, name) else "script"
+
+
+def _step_id(path: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", _job_name(path)).strip("-")
+    return name if name[:1].isalpha() else f"run-{name}"
