@@ -38,7 +38,7 @@ def run(
     ],
     args: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARG...]", help="What a script is given as $1, $2 and so on; behind a --.", show_default=False),
+        typer.Argument(metavar="[ARG...]", help="What a script is given as $1, $2 and so on; behind a --."),
     ] = None,
     param: Annotated[
         list[str] | None,

@@ -20,7 +20,7 @@ import os
 import time
 
 from .. import effects
-from . import tree
+from . import procs, tree
 from .attempt import Attempt, wall
 from .due import Due
 from .launch import Launcher, SpawnFailed
@@ -338,7 +338,7 @@ class Attempts:
             if not attempt.killing and attempt.due and time.monotonic() + grace_ms / 1000 < attempt.due:
                 self._at(attempt, grace_ms / 1000)
             return
-        if cause is None and attempt.carried and self._reads_on(attempt):
+        if cause is None and self._reads_on(attempt):
             return
         attempt.ending = True
         if not attempt.recorded:
@@ -354,8 +354,8 @@ class Attempts:
         self._at(attempt, grace_ms / 1000)
 
     def _reads_on(self, attempt: Attempt) -> bool:
-        """Whether something that it left still reads what the script wrote (`> >(tee log)`), and may: for a moment."""
-        if self._handing is None or not self._handing.reads(attempt.kin):
+        """Whether something that it left still reads what it wrote (`exec > >(tee log)`), and may: for a moment."""
+        if not any(procs.reads_to_the_end(pid) for pid in attempt.kin.orphans):
             return False
         if attempt.patience is None:
             attempt.patience = time.monotonic() + READING

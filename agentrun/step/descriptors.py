@@ -37,6 +37,7 @@ _PIDFD_GETFD = 438  # on every machine
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "loongarch64": 272, "ppc64le": 354, "s390x": 343}
 _KCMP_FILE = 0
 _DEEPEST = 4  # readers behind readers: `> >(tee log | logger)`
+_FIONREAD = 0x541B  # termios.FIONREAD
 _NEW = 1.0  # seconds
 _KEPT = (
     os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC | os.O_DIRECTORY | os.O_DIRECT | os.O_NOATIME
@@ -197,6 +198,18 @@ class Look:
             "env": environment, "out": _at_the_end(out), "errors": _at_the_end(errors),
         }  # fmt: skip
 
+    def unread(self) -> bool:
+        """Whether a pipe holds something that its reader has not read: it would be lost with the machine."""
+        for fd in self.copies.values():
+            waiting = bytearray(4)
+            try:
+                fcntl.ioctl(fd, _FIONREAD, waiting)
+            except OSError:
+                continue
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) and any(waiting):
+                return True
+        return False
+
     def close(self) -> None:
         for fd in self.copies.values():
             os.close(fd)
@@ -227,14 +240,6 @@ def _is_new(pid: int) -> bool:
     process = procs.look_up(pid)
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - (process.start / os.sysconf("SC_CLK_TCK") if process else 0)
     return age < _NEW
-
-
-def reads_a_pipe(pid: int) -> bool:
-    """Whether its stdin is a pipe: it ends by itself when nobody writes into that any more."""
-    try:
-        return stat.S_ISFIFO(os.stat(f"/proc/{pid}/fd/0").st_mode)
-    except OSError:
-        return False
 
 
 def _at_the_end(entry: Entry) -> Entry:

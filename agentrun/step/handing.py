@@ -13,7 +13,7 @@ opens all of it again from the record. Killed between two of these lines, the at
 interrupted, another one writes another record, and a shell that is stopped is ended with all that has the run's tag.
 
 Who reads what the script writes (`exec > >(tee log)`) lives on as our child. At the end of the run the copies are
-closed first, and it gets a moment to read its pipe to the end.
+closed first, so that it finds the end of its pipe (attempts.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import time
 
 from .. import effects
 from . import procs
-from .descriptors import CannotReopen, Look, read, reads_a_pipe, reopen, write
+from .descriptors import CannotReopen, Look, read, reopen, write
 from .launch import SpawnFailed, start_beside
 from .results import complain
 
@@ -37,17 +37,21 @@ if TYPE_CHECKING:
     from ..store.folders import RunFolder
     from .attempt import Attempt
     from .descriptors import Entry
-    from .tree import Family, Kin
+    from .tree import Family
 
 _WHOLE = b"\0agentrun\0"  # how a state ends (carry.py)
 AGAIN = 0.002         # seconds until a shell is looked at again, whose children are not there yet
+UNREAD = 1.0          # seconds at most until what reads a script's pipe has read what is in it
 _ANEW = "; start the job anew"
 
 
 class Handing:
     """The descriptors that this shim holds between two shells."""
 
-    __slots__ = ("_again", "_family", "_held", "_high", "_io", "_readers", "_record", "_umask", "_waiting")
+    __slots__ = (
+        "_again", "_family", "_held", "_high", "_io", "_readers", "_record", "_since", "_umask",
+        "_waiting",
+    )  # fmt: skip
 
     def __init__(self, folder: RunFolder, family: Family, umask: int) -> None:
         self._io = os.path.realpath(folder.path) + "/io/"
@@ -59,6 +63,7 @@ class Handing:
         self._high: list[int] = []          # to be closed when it was
         self._waiting: Attempt | None = None
         self._again = 0.0
+        self._since = 0.0                   # when we began to look at the one that waits
 
     # ---- taken
 
@@ -82,7 +87,8 @@ class Handing:
         self.let_go()
         try:
             look = Look(pid, self._io, self._everybody)
-            if look.early:
+            self._since = self._since or time.monotonic()
+            if look.early or (look.unread() and time.monotonic() - self._since < UNREAD):
                 look.close()
                 self._waiting = attempt
                 self._again = time.monotonic() + AGAIN
@@ -95,6 +101,7 @@ class Handing:
             self._record, self._held = record, look.copies
         except OSError as error:
             complain(f"the descriptors of the script cannot be kept: {error}")
+        self._since = 0.0
         procs.send_to_child(pid, _signal.SIGCONT)
 
     def tick(self) -> float | None:
@@ -106,10 +113,6 @@ class Handing:
         if attempt and attempt.kin.leader:
             self._take(attempt)
         return AGAIN if self._waiting else None
-
-    def reads(self, kin: Kin) -> bool:
-        """Whether something that the attempt left ends by itself when its pipe does."""
-        return any(reads_a_pipe(pid) for pid in kin.orphans)
 
     def _everybody(self) -> list[int]:
         return [process.pid for process in procs.descendants(procs.children(os.getpid()))]

@@ -9,6 +9,8 @@ keeps its number, and can be signalled by it. Everything here may find the proce
 from __future__ import annotations
 
 import os
+import select
+import stat
 
 from .. import effects
 
@@ -131,6 +133,22 @@ def _is_writer(pid: int, fd: str) -> bool:
         if name == b"flags":
             return bool(int(value, 8) & 3)
     return False
+
+
+def reads_to_the_end(pid: int) -> bool:
+    """Whether its stdin is a pipe into which nobody writes any more: it reads what is left, and ends by itself."""
+    try:
+        fd = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+    finally:
+        os.close(fd)
 
 
 def send_signal(process: Process, number: int) -> bool:

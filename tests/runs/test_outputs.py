@@ -202,3 +202,11 @@ steps:
     assert ran.outcomes["takes_big"] == ran.outcomes["takes_nul"] == "failed"
     assert "NUL" in ran.step("takes_nul")["error"]
     assert "too long" in ran.step("takes_big")["error"].lower()
+
+
+def test_who_reads_what_a_step_wrote_comes_to_its_end(place: Place) -> None:
+    """`sort` begins to write when its input has ended, and that is when the shell has."""
+    text = "shell: [/bin/bash]\nsteps:\n- run: exec > >(sort -rn > \"$ARENA/sorted\"); seq 1 300000\n"
+    assert place.run(text).status == 0
+    assert place.read("sorted").split("\n", 1)[0] == "300000"
+    assert place.read("sorted").endswith("\n2\n1\n")
