@@ -240,12 +240,12 @@ class Attempts:
     def _leader_ended(self, attempt: Attempt, status: int, usage: Any) -> None:
         if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
-        code = os.waitstatus_to_exitcode(status)
-        attempt.ended(code if code >= 0 else None, -code if code < 0 else None, usage)
+        attempt.ended(*((code, None) if (code := os.waitstatus_to_exitcode(status)) >= 0 else (None, -code)), usage)
         self.limits.ended(attempt)
         if not attempt.ending:
             attempt.due = None
-            self._write(attempt)
+            if not attempt.carried or not self._reads_on(attempt):  # else `_settle` writes it, or `_expired`
+                self._write(attempt)
 
     def _settle(self, attempt: Attempt) -> None:
         """Go on with an attempt of which a process has died."""
@@ -355,6 +355,7 @@ class Attempts:
 
     def _reads_on(self, attempt: Attempt) -> bool:
         """Whether something that it left still reads what it wrote (`exec > >(tee log)`), and may: for a moment."""
+        self.family.look()
         if not any(procs.reads_to_the_end(pid) for pid in attempt.kin.orphans):
             return False
         if attempt.patience is None:

@@ -11,7 +11,8 @@ from textwrap import dedent
 import pytest
 
 from agentrun.convert.pycalls import calls
-from agentrun.convert.python import convert, is_python, job_name
+from agentrun.convert.calling import job_name
+from agentrun.convert.python import convert, is_python
 from agentrun.errors import UsageError
 
 CALLS = [
@@ -100,7 +101,7 @@ SCRIPT = dedent('''\
 def test_the_job_calls_the_script_and_the_notes_say_where_and_why(tmp_path: Path) -> None:
     file = tmp_path / "send figures.py"
     file.write_text(SCRIPT)
-    draft, notes = convert(SCRIPT.encode(), str(file))
+    draft, notes, *_ = convert(SCRIPT.encode(), str(file))
     text, job = draft.checked("x.yaml")
     assert (job.name, job.description, len(job.steps)) == ("send-figures", "Send the figures", 1)
     assert job.steps[0].run == f"python3 '{file}'"
@@ -113,7 +114,7 @@ def test_the_job_calls_the_script_and_the_notes_say_where_and_why(tmp_path: Path
 
 
 def test_a_script_that_only_asks_runs_again_unasked(tmp_path: Path) -> None:
-    draft, _ = convert(b"import requests\nrequests.get('http://x')\n", str(tmp_path / "x.py"))
+    draft, *_ = convert(b"import requests\nrequests.get('http://x')\n", str(tmp_path / "x.py"))
     assert draft.checked("x.yaml")[1].steps[0].on_interrupt == "rerun"
 
 
@@ -139,7 +140,7 @@ def test_which_python(tmp_path: Path, first: str, executable: bool, venv: str, c
         (tmp_path / venv / "bin").mkdir(parents=True)
         (tmp_path / venv / "pyvenv.cfg").touch()
         os.symlink(sys.executable, tmp_path / venv / "bin" / "python")
-    draft, notes = convert(file.read_bytes(), str(file))
+    draft, notes, *_ = convert(file.read_bytes(), str(file))
     assert draft.checked("x.yaml")[1].steps[0].run == command.format(file=file, folder=tmp_path)
     unused = [note.hint for note in notes if "is not found" in note.message]
     assert bool(unused) == (bool(venv) and executable)
@@ -156,7 +157,7 @@ def test_which_python(tmp_path: Path, first: str, executable: bool, venv: str, c
     ],
 )
 def test_what_cannot_be_read_is_called_all_the_same(tmp_path: Path, source: bytes, said: str, line: int) -> None:
-    draft, notes = convert(source, str(tmp_path / "old.py"))
+    draft, notes, *_ = convert(source, str(tmp_path / "old.py"))
     assert draft.checked("x.yaml")[1].steps[0].run == f"python3 {tmp_path}/old.py"
     (note,) = [note for note in notes if "not looked into" in note.message]
     assert said in note.message and note.kind == "kept" and note.line == line

@@ -39,8 +39,10 @@ ENV = {
 _OURS = (".usr", ".field", ".state", "usr", "proc", "dev", "work")
 # waits for what a script left in the background, as whoever reads its output has to
 # (of a script that a signal ended, the shell that waits for it would say so)
-_LAUNCH = """{ "$@" 2>&3; } 3>&2 2>/dev/null
+_LAUNCH = """exec 3>&2 2>/dev/null
+"$@" 2>&3 3>&-
 status=$?
+exec 3>&-
 tries=0
 while set -- /proc/[0-9]*; [ $# -gt 2 ] && [ $tries -lt 60 ]; do
     tries=$((tries + 1))
@@ -96,7 +98,7 @@ class Sandbox:
         process = subprocess.Popen(
             [
                 *self._bubble(), "--info-fd", str(tell), "--block-fd", str(go), "--",
-                "/.usr/bin/dash", "-c", _LAUNCH, "cron", *words,
+                "/.usr/bin/env", "--default-signal", "/.usr/bin/dash", "-c", _LAUNCH, "cron", *words,
             ],
             env=ENV | env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(tell, go), start_new_session=True,
