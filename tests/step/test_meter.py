@@ -57,7 +57,8 @@ def test_a_child_that_the_kernel_killed_and_that_failed_its_parent_is_out_of_mem
     kernel.open(epoch=2).sh(f"{words(eat(100))}; exit 3", limits={"memory": 60 * MIB})
     result = kernel.result()
     assert result.oom
-    assert (result.ended_by, result.exit_code) in ((None, 3), ("memory", None))
+    # it may end by itself just as it is about to be ended
+    assert (result.ended_by, result.exit_code) in ((None, 3), ("memory", None), ("memory", 3))
     assert looks != NEVER or result.ended_by is None
 
 
