@@ -69,6 +69,9 @@ def missing() -> str | None:
         return "bubblewrap (package bubblewrap)"
     if shutil.which("nsenter") is None:
         return "nsenter (package util-linux)"
+    alone = ["bwrap", "--unshare-pid", "--unshare-net", "--bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    if subprocess.run(alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
+        return "namespaces, which are forbidden here"
     return stubs.missing()
 
 
