@@ -131,6 +131,20 @@ steps:
     steps=4,
 )
 
+# a step that is run again begins with the state that it began with: X is counted once
+CARRY = Job(
+    "carry",
+    """
+carry: shell
+shell: [/bin/bash, -e]
+steps:
+- {id: a, run: 'exec 8>> "$TORTURE/carried"; flock 8; X=1; $STEP'}
+- {id: b, run: 'X=$((X + 1)); echo "$X" >&8; $STEP'}
+- {id: c, run: '[ "$X" = 2 ] || exit 9; if flock -n "$TORTURE/carried" true; then exit 8; fi; $STEP'}
+""",
+    {"b": ("a",), "c": ("b",)},
+)
+
 # its tick is the last New Year's: the account of it is written with the run, and no other is due meanwhile
 TICK = Job(
     "tick",
@@ -146,5 +160,5 @@ steps:
     steps=2,
 )
 
-ALL = (SEQUENCE, DAG, RETRIES, FANOUT, LOOP, CHILD, HANDLERS, POLICIES)
+ALL = (SEQUENCE, DAG, RETRIES, FANOUT, LOOP, CHILD, HANDLERS, POLICIES, CARRY)
 OF_ONE_RUN = (*ALL, TICK)  # where a job is run once
