@@ -1,7 +1,8 @@
 """What `install` says of a job beside that cron will start it: a line each, and nothing is refused for it.
 
-What looks wrong about the schedule, as `next` says it; that something the job uses is not the same under cron, of which
-`env --explain` has the whole; and that a failure would be reported to nobody.
+What looks wrong about the schedule, as `next` says it; that a line of the user's own starts it, too; that something the
+job uses is not the same under cron, of which `env --explain` has the whole; and that a failure would be reported to
+nobody.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from ..cron.oddities import oddities
 from ..errors import AgentrunError
-from ..health import ascron, crontab, mail
+from ..health import ascron, cronjobs, crontab, mail
 from ..health.finding import some
 from ..model import Job
 from .env import differences
@@ -28,6 +29,14 @@ def of_schedule(job: Job, now: int) -> Iterator[str]:
     """What may not be meant. `now`: ms."""
     for words in oddities(job.schedule, job.timezone, now):
         yield f"job {job.name}: {words}"
+
+
+def of_lines(job: Job, file: str, table: crontab.Crontab) -> Iterator[str]:
+    """That somebody else in the crontab starts it."""
+    for call in table.calls:
+        named = None if call.installed or call.verb != "run" else cronjobs.file_of(call)
+        if named is not None and os.path.realpath(named) == os.path.realpath(file):
+            yield f"job {job.name}: a line of your own starts it, too ({call.schedule}): take it out by `crontab -e`"
 
 
 def of_surroundings(job: Job, file: str, table: crontab.Crontab) -> Iterator[str]:

@@ -409,6 +409,7 @@ def _caution(entries: Sequence[Entry], text: bytes) -> None:
         with _as_a_daemon():
             said = list(cautions.of_schedule(entry.job, wall()))
         if text:
+            said += [*cautions.of_lines(entry.job, entry.file, table)]
             said += cautions.of_surroundings(entry.job, entry.file, table)
         for words in said:
             talk(f"warning: {words}")

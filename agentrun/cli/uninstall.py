@@ -105,5 +105,6 @@ def _unknown(lost: list[str], found: Iterable[_Place]) -> NotFound:
     there = ", ".join(sorted({place.name for place in found if place.where != "record"}))
     return NotFound(
         "\n".join(f"{one} is not installed" for one in lost),
-        f"installed: {there}; nothing was changed" if there else "no job is installed",
+        (f"installed: {there}; nothing was changed" if there else "no job is installed")
+        + "; lines of your own are yours to take out: crontab -e",
     )

@@ -69,11 +69,16 @@ LANGUAGES = {
 # -- crontabs
 
 
+_OURS = re.compile(r"\bagentrun['\"]?\s+(run|resume|tick)\b")
+
+
 def entries(text: str, surely: bool) -> list[Entry]:
     """The entries of a crontab. Where its name does not say that it is one (`surely`), every line must fit."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         match = _ENTRY.fullmatch(line)
+        if match and _OURS.search(match[2]):
+            continue  # it is durable already
         if match:
             found.append(Entry(number, " ".join(match[1].split()), match[2].strip()))
         elif not _OTHER.fullmatch(line) and not surely:

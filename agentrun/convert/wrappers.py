@@ -92,6 +92,7 @@ def _flock(peeling: Peeling, found: Row) -> str | None:
     peeling.keys["concurrency"] = {"policy": policy, "key": key} if shared else policy
     words = f"flock on {path}: concurrency: {f'{{policy: {policy}, key: {key}}}' if shared else policy}"
     more = " (of those that would wait, the newest begins; flock let all of them wait)" if waits else ""
+    more += "; a program elsewhere that takes this lock is not kept out any more"
     peeling.say("lifted", words + more)
     return left
 

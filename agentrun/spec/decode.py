@@ -73,6 +73,10 @@ def _text(raw: bytes, path: str) -> str:
         report = Report(path, "")
         report.add_at(0, 0, "the file is larger than 4 MiB")
         report.stop()
+    if b"\0" in raw[:1024]:
+        report = Report(path, "")
+        report.add_at(0, 0, "a binary file, and no job file")
+        report.stop()
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

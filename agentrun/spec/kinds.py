@@ -119,7 +119,7 @@ class Choice(Kind):
 
     @property
     def listed(self) -> str:
-        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+        return " or ".join(part for part in (", ".join(self.words[:-1]), self.words[-1]) if part)
 
     def read(self, node: Node, label: str, report: Report) -> Any:
         if type(node) is Scalar and node.text in self.words:

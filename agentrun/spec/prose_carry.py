@@ -44,7 +44,9 @@ With another status, or where
 ends the shell, the step fails with it.
 The trap of
 .Ql EXIT
-is run when the script ends, not between two steps.
+is run when the script ends, not between two steps, and not when the run is told
+to stop, to go on later; but a step that fails has run it, and so has one whose
+shell was told to end by somebody else.
 The run goes on in the folder in which it was started, unless
 .Ic working_dir
 names another;

@@ -240,7 +240,8 @@ class Attempts:
     def _leader_ended(self, attempt: Attempt, status: int, usage: Any) -> None:
         if attempt.pipe is not None:
             self._drain(attempt, LARGE_PIPE)  # all that was in it when its leader ended
-        attempt.ended(*((code, None) if (code := os.waitstatus_to_exitcode(status)) >= 0 else (None, -code)), usage)
+        code = os.waitstatus_to_exitcode(status)
+        attempt.ended(code if code >= 0 else None, -code if code < 0 else None, usage)
         self.limits.ended(attempt)
         if not attempt.ending:
             attempt.due = None
@@ -347,10 +348,9 @@ class Attempts:
         if not attempt.kin.alive:
             self._settle(attempt)
             return
-        if attempt.gentle and attempt.kin.leader:
-            tree.signal_leader(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)
-        else:
-            tree.signal_kin(attempt.kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
+        # a script that is to go on must not clear up (its EXIT trap) what it will go on with
+        abrupt = attempt.carried and cause == "shutdown"
+        tree.ask_to_end(attempt.kin, gentle=attempt.gentle, abrupt=abrupt)
         self._at(attempt, grace_ms / 1000)
 
     def _reads_on(self, attempt: Attempt) -> bool:

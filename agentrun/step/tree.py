@@ -218,10 +218,15 @@ def signal_group(kin: Kin, number: int) -> None:
         procs.send_to_group(kin.leader, number)
 
 
-def signal_leader(kin: Kin, *numbers: int) -> None:
-    """Signal an attempt's leader alone: it ends the others by itself."""
-    for number in numbers:
-        procs.send_to_child(kin.leader, number)
+def ask_to_end(kin: Kin, *, gentle: bool, abrupt: bool) -> None:
+    """TERM to all of a tree. `gentle`: to its leader alone, which ends the others; `abrupt`: that one is killed."""
+    if abrupt and kin.leader:
+        procs.send_to_child(kin.leader, _signal.SIGKILL)
+    if gentle and kin.leader:
+        for number in (_signal.SIGTERM, _signal.SIGCONT):
+            procs.send_to_child(kin.leader, number)
+    else:
+        signal_kin(kin, _signal.SIGTERM, _signal.SIGCONT)  # who is stopped cannot hear the first
 
 
 def kill_kin(kin: Kin) -> None:

@@ -204,6 +204,13 @@ def test_a_job_whose_file_is_gone_is_taken_out(world: World, cron: Cron, named: 
     assert cron.text == THIRTY
 
 
+def test_a_line_of_ones_own_that_starts_the_job_is_told(world: World, cron: Cron) -> None:
+    """As `convert` leaves them."""
+    cron.text = f"5 4 * * * {command(world, 'run', os.path.abspath(job('quotes')))}\n".encode()
+    said = good(world, "install", "quotes.yaml")
+    assert "a line of your own starts it, too (5 4 * * *): take it out by `crontab -e`" in said
+
+
 def test_what_is_not_installed_is_told(world: World, cron: Cron) -> None:
     status, said = bad(world, "uninstall", "quotes")
     assert (status, "quotes is not installed" in said, "no job is installed" in said) == (66, True, True)

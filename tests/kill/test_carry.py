@@ -60,3 +60,22 @@ def test_a_supervisor_that_is_killed_between_two_steps(arena: Arena) -> None:
     arena.wait_until_let_go()
     assert arena.lines() == ["a", "b 1"]
     assert arena.status(arena.run_id)["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_a_script_that_is_told_to_stop_clears_nothing_up(arena: Arena, shell: str) -> None:
+    """Its EXIT trap is for its end, and it has not come to that: what it has made is there for the rest of it."""
+    gate = arena.gate("gate")
+    work = f'[ -e "$ARENA/cut" ] || {{ : > "$ARENA/cut"; {gate.shell}; }}; echo "$(cat "$W")" >> "$ARENA/ledger"'
+    text = (
+        f"carry: shell\nshell: [{shell}]\nsteps:\n"
+        "- run: W=$ARENA/work; trap 'rm -f \"$W\"; echo bye >> \"$ARENA/ledger\"' EXIT; trap 'exit 9' TERM\n"
+        f"- run: echo made > \"$W\"\n- run: |\n    {work}\n- run: echo after >> \"$ARENA/ledger\"\n"
+    )
+    process = arena.start("run", str(arena.job("job", text)))
+    gate.reached()
+    process.terminate()
+    assert process.wait() == 143
+    assert arena.lines() == []
+    assert arena.command("resume").returncode == 0
+    assert arena.lines() == ["made", "after", "bye"]
