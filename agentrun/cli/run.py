@@ -68,6 +68,8 @@ def run(
     without a terminal, a job with a schedule runs for its newest tick, once, whoever starts it. A shell script is run
     as the job that `agentrun convert` would make of it, without a file being written.
     """
+    if args and not is_script(job):
+        raise UsageError(f"a job file takes no arguments: {' '.join(args)}", "its parameters are given by -p KEY=VALUE")
     path = create.job_file(job)
     tick = _tick(scheduled_time)
     with advance.open_store() as store:
@@ -116,8 +118,6 @@ def snapshot_of(store: Store, path: str, args: Sequence[str] = ()) -> Snapshot:
     if is_script(path):
         job, text = job_of(path, args)
         return Snapshot(text, job, stem)
-    if args:
-        raise UsageError(f"a job file takes no arguments: {' '.join(args)}", "its parameters are given by -p KEY=VALUE")
     try:
         with open(path, encoding="utf-8", newline="") as file:
             known = Snapshot.known(store.database.connection, stem, file.read(_READ_AT_MOST))

@@ -35,16 +35,23 @@ def before(
         if not carry.hands_on(job, one) or known.state != "finished" or known.outcome != "succeeded":
             continue
         path = folder.state(one.id, known.attempt)
+        if one.on_interrupt in ("ask", "verify") and not _ended(reader, folder, one, known.attempt):
+            continue  # it took place although nobody saw its end: what it has left may not be all
         try:
             state = carry.read(path)
         except ValueError:
             raise Missing(f"the state that step {one.id} left is damaged: {path}", _hint(folder))
         if state is not None:
             return state
-        attempt = reader.attempt(folder.run_id, one.id, known.attempt)
-        if attempt is None or attempt.outcome == "succeeded":
+        if _ended(reader, folder, one, known.attempt):
             raise Missing(f"the state that step {one.id} left is gone: {path}", _hint(folder))
     return None
+
+
+def _ended(reader: Reader, folder: RunFolder, step: Step, number: int) -> bool:
+    """Whether the end of an attempt was seen, or it is another run's."""
+    attempt = reader.attempt(folder.run_id, step.id, number)
+    return attempt is None or attempt.outcome == "succeeded"
 
 
 def _hint(folder: RunFolder) -> str:
@@ -57,6 +64,7 @@ def order(
     name: str,
     attempt: int,
     *,
+    facts: Mapping[str, StepFacts],
     folder: RunFolder,
     state: carry.State | None,
     given: Mapping[str, str],
@@ -82,7 +90,7 @@ def order(
         script=script,
         before=state,
         given={**given, "AGENTRUN_SCRIPT": script},
-        defined=list(_defined(job, step, folder, state if bash else None)),
+        defined=list(_defined(job, step, facts, folder, state if bash else None)),
         leaves=leaves,
         fifo=fifo,
     )
@@ -106,14 +114,22 @@ def order(
     }
 
 
-def _defined(job: Job, step: Step, folder: RunFolder, state: carry.State | None) -> Iterator[tuple[int, str]]:
+def _defined(
+    job: Job, step: Step, facts: Mapping[str, StepFacts], folder: RunFolder, state: carry.State | None
+) -> Iterator[tuple[int, str]]:
     """The texts of earlier steps that define functions, with their lines; `state`: of bash, which knows them by itself.
 
     Bash does not know their lines, so it is given the text again: but for what was defined otherwise since.
     """
     for one in job.steps[: step.index]:
-        if one.defines and (state is None or carry.has_functions_of(state, folder.state(one.id, 1))):
+        if one.defines and (state is None or _are_there(state, folder.state(one.id, facts[one.id].attempt))):
             yield one.text_line, one.run or ""
+
+
+def _are_there(state: carry.State, other: str) -> bool:
+    """Whether all functions of another state are in this one, and the same."""
+    defined = carry.functions_in(other)
+    return bool(defined) and defined <= carry.functions_in(state.path)
 
 
 def _record(state: str) -> str:
@@ -165,8 +181,12 @@ def take_over(reader: Reader, old: RunFolder, new: RunFolder, job: Job, kept: It
                 f"the state of its shells is not kept any more: step {step.id} of run {old.run_id} left it",
                 f"do all of it again: agentrun run {shlex.quote(reader.run(old.run_id).file)}",
             )
-        with open(old.state(step.id, row.attempt), encoding="utf-8", errors="surrogateescape") as file:
-            _write(new.state(step.id, 0), file.read())
+        for ending, other in ((old.state(step.id, row.attempt), new.state(step.id, 0)), (
+            old.descriptors(step.id, row.attempt), new.descriptors(step.id, 0)
+        )):  # fmt: skip
+            if os.path.exists(ending):
+                with open(ending, encoding="utf-8", errors="surrogateescape") as file:
+                    _write(other, file.read())
         return
 
 

@@ -161,6 +161,7 @@ class Inputs:
             step,
             name,
             attempt,
+            facts=self._facts.steps,
             folder=self._folder,
             state=state,
             given={**wanted, **contract_alone},

@@ -18,11 +18,12 @@ tail calls builtins by `\\builtin`, for the script may have a function or an ali
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from ..digest import sha256_hex
 from ..model import Job, Step
 
 SHELLS = ("sh", "dash", "ash", "bash")
@@ -30,7 +31,6 @@ _MARK = b"agentrun"  # the first and the last field of a trailer
 _NEVER_RESTORED = frozenset({"interactive-comments", "posix", "monitor", "privileged", "onecmd", "history", "vi",
                              "emacs", "restricted"})  # fmt: skip
 _ON_AT_START = ("braceexpand", "hashall")  # of bash
-_FUNCTION = re.compile(rb"^\S+ \(\) ?\n\{ ?\n.*?^\}$", re.MULTILINE | re.DOTALL)
 
 
 class Left(NamedTuple):
@@ -91,25 +91,33 @@ def read(path: str) -> State | None:
     if not data:
         return None
     fields = data.split(b"\0")
-    if len(fields) < 6 or fields[-1] or fields[-2] != _MARK or fields[-6] != _MARK:
+    if len(fields) != 7 or fields[-1] or fields[-2] != _MARK or fields[1] != _MARK:
         raise ValueError(path)
-    folder, status, options = fields[-5:-2]
-    return State(path, os.fsdecode(folder), int(status), tuple(options.decode().split(":")))
+    folder, status, options = fields[2:5]
+    if not folder.startswith(b"/"):
+        raise ValueError(path)
+    return State(path, os.fsdecode(folder.removesuffix(b"\n")), int(status), tuple(options.decode().split(":")))
 
 
-def has_functions_of(state: State, other: str) -> bool:
-    """Whether the functions in the state of another step are there in this one, and the same. False if that is gone.
+@lru_cache(maxsize=512)  # nobody writes to a state again
+def functions_in(path: str) -> frozenset[str]:
+    """The functions in a state, by digests of what `declare -f` prints; empty if it is gone.
 
-    Both are what `declare -f` prints; a line of a here-document may be taken for the end of a function, in both.
+    A line of a here-document may be taken for the end of one, in every state.
     """
+    found: list[str] = []
+    lines: list[bytes] = []
     try:
-        with open(other, "rb") as file:
-            defined = _FUNCTION.findall(file.read())
-        with open(state.path, "rb") as file:
-            now = set(_FUNCTION.findall(file.read()))
+        with open(path, "rb") as file:
+            for line in file:
+                if lines or line.rstrip().endswith(b" ()"):
+                    lines.append(line)
+                if line == b"}\n" and lines:
+                    found.append(sha256_hex(b"".join(lines)))
+                    lines = []
     except FileNotFoundError:
-        return False
-    return bool(defined) and now.issuperset(defined)
+        pass
+    return frozenset(found)
 
 
 def piece(
@@ -140,7 +148,7 @@ def piece(
     if line > at:
         parts.append("\n" * (line - at))
     else:
-        parts.append("; " if line == at == 1 and not text.startswith("#") else "\n")
+        parts.append((" " if text.startswith("#") else "; ") if line == at == 1 else "\n")
     parts.append(text if text.endswith("\n") else text + "\n")
     if leaves is not None:
         tail = _BASH_TAIL if bash else _SH_TAIL
@@ -161,11 +169,12 @@ def _place(parts: list[str], at: int, line: int, text: str) -> int:
 def _restore(bash: bool, script: str, before: State | None, given: Mapping[str, str]) -> str:
     name = f"BASH_ARGV0={shlex.quote(script)}" if bash else ":"
     exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in given.items())
-    exported = f"; export {exports}" if exports else ""
+    word = "\\builtin " if bash else "\\"  # functions and aliases of the script are known by then
+    exported = f"; {word}export {exports}" if exports else ""
     if before is None:
         return f"{{ {name}; AGENTRUN_SHELL_PID=$${exported}; }} 2>/dev/null"
     parameters = "" if bash else _SH_PARAMETERS
-    forget = "unset __agentrun_status __agentrun_options"
+    forget = f"{word}unset __agentrun_status __agentrun_options"
     options = _options_of_bash(before.options) if bash else _options_of_sh(before.options)
     source = shlex.quote(before.path)
     return f"{{ . {source}; {parameters}{name}{exported}; {forget}; {options}; }} >/dev/null 2>&1"
@@ -174,12 +183,12 @@ def _restore(bash: bool, script: str, before: State | None, given: Mapping[str, 
 def _options_of_bash(names: Sequence[str]) -> str:
     off = "".join(f" +o {name}" for name in _ON_AT_START if name not in names)
     on = "".join(f" -o {name}" for name in names if name and name not in _NEVER_RESTORED and name not in _ON_AT_START)
-    return f"set{off}{on}" if off or on else ":"
+    return f"\\builtin set{off}{on}" if off or on else ":"
 
 
 def _options_of_sh(letters: Sequence[str]) -> str:
     wanted = "".join(letter for letter in "".join(letters) if letter in "aefnuvxCb")
-    return f"set -{wanted}" if wanted else ":"
+    return f"\\set -{wanted}" if wanted else ":"
 
 
 # What each says of its shell it says with builtins, into the one file; the trailer is the last of it. A tail never goes
@@ -188,32 +197,38 @@ def _options_of_sh(letters: Sequence[str]) -> str:
 # shim can look at them (handing.py); 74 if it did not. One that is not the shim's own child would stop for ever: what
 # `sudo` started has no descriptors to hand on.
 _BASH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$SHELLOPTS; \builtin set +euxvfC
-{ \builtin shopt -p; \builtin declare -f && \builtin declare -F && \builtin declare -p && \builtin alias -p &&
-\builtin umask -p && \builtin printf 'set --' && { [[ $# -eq 0 ]] || \builtin printf ' %q' "$@"; } &&
-\builtin printf '\nSECONDS=%s\n' "$SECONDS" && __agentrun_i=${#DIRSTACK[@]} && while ((--__agentrun_i > 0)); do
+{ \builtin shopt -p; \builtin declare -p && \builtin umask -p && \builtin printf 'set --' &&
+{ [[ $# -eq 0 ]] || \builtin printf ' %q' "$@"; } && \builtin printf '\nSECONDS=%s\n' "$SECONDS" &&
+__agentrun_i=${#DIRSTACK[@]} && while ((--__agentrun_i > 0)); do
 \builtin printf 'builtin pushd -n -- %q\n' "${DIRSTACK[__agentrun_i]}"; done; \builtin trap -p &&
-\builtin printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
+\builtin declare -f && \builtin declare -F && \builtin alias -p && \builtin printf '\\builtin return 0\n\0agentrun\0' &&
+\builtin pwd && \builtin printf '\0%s\0%s\0agentrun\0' "$__agentrun_status" "$__agentrun_options"
 } >|@STATE@ || { \builtin trap - EXIT; \builtin exit 74; }; \builtin trap - EXIT ERR DEBUG RETURN CHLD CONT
 } 2>/dev/null
 __agentrun_i=; [[ /proc/self/fd/0 -ef /dev/null && /proc/self/fd/1 -ef @FIFO@ && /proc/self/fd/2 -ef @FIFO@ ]] ||
 __agentrun_i=1; for __agentrun_a in /proc/self/fd/*; do
 [[ $__agentrun_a == */[012] || $__agentrun_a == */255 || ! -e $__agentrun_a ]] || __agentrun_i=1; done
-[[ $__agentrun_i ]] && IFS=' ' \builtin read -r -a __agentrun_a </proc/self/stat && [[ ${__agentrun_a[5]} == $$ ]] && {
-\builtin kill -STOP $$; [[ -s @RECORD@ ]] || \builtin exit 74; }; \builtin exit 0
+[[ $__agentrun_i ]] && { \builtin read -r __agentrun_a </proc/self/stat || \builtin exit 74
+__agentrun_a=${__agentrun_a##*) }; __agentrun_a=${__agentrun_a#* }; __agentrun_a=${__agentrun_a#* }
+__agentrun_a=${__agentrun_a#* }; [[ ${__agentrun_a%% *} != $$ ]] || {
+\builtin kill -STOP $$; [[ -s @RECORD@ ]] || \builtin exit 74; }; }; \builtin exit 0
 """
-_SH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$-; set +euxvfC; __agentrun_n=0
-for __agentrun_a do __agentrun_n=$((__agentrun_n + 1)); eval "__agentrun_$__agentrun_n=\$__agentrun_a"; done
-{ set && export -p && readonly -p && command printf 'umask ' && command umask &&
-command printf 'while IFS= read -r __agentrun_a; do eval "alias $__agentrun_a"; done <<\\AGENTRUN_ALIASES\n' &&
-command alias && command printf 'AGENTRUN_ALIASES\n' && trap &&
-command printf 'return 0\n\0agentrun\0%s\0%s\0%s\0agentrun\0' "$PWD" "$__agentrun_status" "$__agentrun_options"
-} >|@STATE@ || { trap - EXIT; exit 74; }; trap - EXIT CHLD CONT
+_SH_TAIL = r"""{ __agentrun_status=$? __agentrun_options=$-; \set +euxvfC; __agentrun_n=0
+for __agentrun_a do __agentrun_n=$((__agentrun_n + 1)); \eval "__agentrun_$__agentrun_n=\$__agentrun_a"; done
+{ \set && \export -p && \readonly -p && \command printf 'umask ' && \command umask &&
+\command printf 'while IFS= read -r __agentrun_a; do eval "alias $__agentrun_a"; done <<\\AGENTRUN_ALIASES\n' &&
+\command alias && \command printf 'AGENTRUN_ALIASES\n' && \trap &&
+\command printf '\\return 0\n\0agentrun\0' && \command pwd &&
+\command printf '\0%s\0%s\0agentrun\0' "$__agentrun_status" "$__agentrun_options"
+} >|@STATE@ || { \trap - EXIT; \exit 74; }; \trap - EXIT CHLD CONT
 } 2>/dev/null
 __agentrun_n=; [ /proc/self/fd/0 -ef /dev/null ] && [ /proc/self/fd/1 -ef @FIFO@ ] && [ /proc/self/fd/2 -ef @FIFO@ ] ||
 __agentrun_n=1; for __agentrun_a in /proc/self/fd/*; do case ${__agentrun_a##*/} in [012]|10) ;;
 *) [ ! -e "$__agentrun_a" ] || __agentrun_n=1; esac; done
-[ "$__agentrun_n" ] && IFS=' ' read -r __agentrun_a __agentrun_a __agentrun_a __agentrun_a __agentrun_a __agentrun_n \
-__agentrun_a </proc/self/stat && [ "$__agentrun_n" = $$ ] && { kill -STOP $$; [ -s @RECORD@ ] || exit 74; }; exit 0
+[ "$__agentrun_n" ] && { \command read -r __agentrun_a </proc/self/stat || \exit 74
+__agentrun_a=${__agentrun_a##*) }; __agentrun_a=${__agentrun_a#* }; __agentrun_a=${__agentrun_a#* }
+__agentrun_a=${__agentrun_a#* }; [ "${__agentrun_a%% *}" != $$ ] || {
+\command kill -STOP $$; [ -s @RECORD@ ] || \exit 74; }; }; \exit 0
 """
 _SH_PARAMETERS = (
     'set --; __agentrun_a=1; while [ "$__agentrun_a" -le "$__agentrun_n" ]; do'

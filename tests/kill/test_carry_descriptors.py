@@ -24,7 +24,8 @@ SCRIPTS = {
     "write": ["echo something longer than that >log; exec 3>log; echo one >&3", "echo two >&3", "echo three >&3"],
     "read": ["seq 4 >list; exec 3<list; read -r a <&3; echo $a", "read -r a <&3; echo $a", "cat <&3"],
     "stdin": ["seq 3 >list; exec <list; read -r a; echo $a", "read -r a; echo $a", "read -r a; echo $a"],
-    "lock": ["exec 9>lock; flock -n 9 && echo mine", "flock -n lock true || echo no", "exec 9>&-; flock -n lock true"],
+    # -w: the shim closes its own copy when the shell is born, which may be a moment later
+    "lock": ["exec 9>lock; flock -n 9 && echo ok", "flock -n lock true || echo no", "exec 9>&-; flock -w 9 lock true"],
     "swap": ["exec 3>&1 >out; echo kept", "echo more; echo shown >&3", "exec >&3 3>&-; echo back"],
     "shared": ["exec 3>log 4>&3; echo 1 >&3; echo 2 >&4", "echo 3 >&3; echo 4 >&4", "echo 5 >&3; echo 6 >&4"],
     "closed": ["exec 2>&-; echo one", "echo two 2>/dev/null >&2 || echo refused", "echo three >&2 || echo refused"],

@@ -105,11 +105,17 @@ env | grep -Ev '^(_|SHLVL|OLDPWD|AGENTRUN_.*)=' | sort""",
     "line numbers": "#!\necho $LINENO\n\n\necho $LINENO",
     "the tail is not traced": "#!\nset -x\necho a\necho b\nset +x\necho c",
     "noclobber": "#!\nset -C\necho a > f\necho b > f\ncat f\nset +C\necho c > f",
-    "functions of ours that have names of builtins": "#!\nprintf() { echo mine; }\ntrap() { echo mine; }\necho a",
+    "functions that have names of builtins":
+        "#!\nX=1\nprintf() { echo mine; }; umask() { echo mine; }; kill() { echo mine; }\necho $X $1\necho $X $1",
+    "a variable PWD that is no folder": "#!\nPWD=secret\ncd /usr\nunset PWD\npwd",
+    "aliases of our words":
+        "#!\nalias set='echo S' read='echo R' printf='echo P' trap='echo T' exit='echo E'\nX=1\n: $X",
+    "a readonly IFS": "#!\nIFS=:; X=a:b; readonly X\nset -- $X; echo $#\nexport IFS",
 }  # fmt: skip
 IN_BASH = {
     "arrays and attributes": r"""#!
-declare -A M=([k 1]="v 1" [k2]=$'x\ny'); A=(1 "2 3" '' 4); declare -i I=5; declare -rx RX=1; declare -l low=ABC; declare -n ref=I
+declare -A M=([k 1]="v 1" [k2]=$'x\ny'); A=(1 "2 3" '' 4); declare -i I=5
+declare -rx RX=1; declare -l low=ABC; declare -n ref=I
 I+=3; ref+=1; A[7]=seven
 declare -p M A I RX low ref; low=DEF; echo $low "${!A[@]}"
 env | grep ^RX""",
@@ -120,6 +126,9 @@ env | grep ^RX""",
     "shopt and set -o":
         "#!\nshopt -s nullglob extglob; set -o pipefail\necho @(a|b)*.none\nshopt nullglob extglob\n"
         "set -o | grep -E 'pipefail|errexit'\nfalse | true\necho $?",
+    "functions that have names of words of ours":
+        "#!\ndeclare() { echo mine; }; unset() { echo mine; }; set() { echo mine; }; export() { echo mine; }\nX=1\n"
+        "echo $X $1 ${__agentrun_status-unset}\nreturn() { echo mine; }\necho $1",
     "aliases are expanded":
         "#!\nshopt -s expand_aliases; alias hi='echo hi \"there\"'\nhi\nunalias hi\nhi",
     "the stack of folders":
