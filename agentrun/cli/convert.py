@@ -22,10 +22,10 @@ from ..render.terminal import look_of, printable, talk
 from ..render.words import count
 from ..store.folders import home as state_folder
 from . import install as installing
+from . import scripts
 
 if TYPE_CHECKING:
     from ..convert.crontab import Crontab
-    from ..convert.draft import Draft
     from ..convert.notes import Note
     from ..render.convert import Made, Report
 
@@ -100,7 +100,7 @@ def convert(
     if install:
         _refuse_install(sources[0], reports[0])
     if output is not None:
-        _write(made, force=force)
+        _write(made, sources, force=force)
     _show(reports, made, written=output is not None, as_json=as_json)
     if install:
         _install(sources[0], reports[0])
@@ -238,7 +238,7 @@ def _of_users(table: Crontab, jobs: Iterable[object]) -> list[Note]:
 def _script(source: Source, how: How, taken: set[str], *, alone: bool) -> Report:
     from ..render.convert import Made, Report
 
-    draft, notes = _draft(source, how)
+    draft, notes, *_ = scripts.converted(source.data, source.path, loops=how.loops)
     name, number = draft.name, 1
     while name.lower() in taken:
         number += 1
@@ -255,23 +255,14 @@ def _script(source: Source, how: How, taken: set[str], *, alone: bool) -> Report
     return Report(source.name, "script", [Made(os.path.basename(path), path, text.encode())], notes)
 
 
-def _draft(source: Source, how: How) -> tuple[Draft, Sequence[Note]]:
-    from ..convert import python
-
-    if python.is_python(source.data, source.path):
-        found = python.convert(source.data, source.path)
-        return found.draft, found.notes
-    from ..convert import shell
-
-    made = shell.convert(source.data, source.path, loops=how.loops)
-    return made.draft, made.notes
-
-
 # -- what is made ---------------------------------------------------------------------------------------------------
 
 
-def _write(made: Sequence[Made], *, force: bool) -> None:
+def _write(made: Sequence[Made], sources: Sequence[Source], *, force: bool) -> None:
     """All of it or nothing: whatever is in the way is found before the first is written. Raises CannotWrite."""
+    read = {os.path.realpath(source.path) for source in sources if source.path is not None}
+    if own := next((one.path for one in made if os.path.realpath(one.path) in read), None):
+        raise CannotWrite(f"{printable(os.path.relpath(own))} is what was to be converted", "-o names another place")
     there = [one.path for one in made if os.path.lexists(one.path)]
     folders = [path for path in there if os.path.isdir(path)]
     if folders or (there and not force):

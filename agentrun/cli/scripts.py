@@ -17,10 +17,11 @@ from ..store.snapshots import script_mark
 
 if TYPE_CHECKING:
     from ..convert.draft import Draft
+    from ..convert.notes import Converted
     from ..model import Job
 
 _JOB_FILES = (".yaml", ".yml", ".json")
-_SCRIPTS = (".sh", ".bash", ".ksh", ".zsh", ".fish", ".csh", ".tcsh", ".py")
+_SCRIPTS = (".sh", ".bash", ".ksh", ".zsh", ".fish", ".csh", ".tcsh", ".py", ".pl", ".rb", ".php", ".js")
 _MOST = 4 << 20  # bytes, as of a job file
 
 
@@ -47,7 +48,9 @@ def job_of(path: str, args: Sequence[str]) -> tuple[Job, str]:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
     if len(data) > _MOST:
         raise UsageError(f"{path} is larger than 4 MiB", "write a job file whose step calls it")
-    draft = _with_args(_draft(data, path), args)
+    draft = _with_args(converted(data, path).draft, args)
+    # a script by itself forbids nothing, and another one may have its name
+    draft = replace(draft, keys=[*draft.keys, ("concurrency", "allow")])
     draft = replace(draft, comment=f"{script_mark(data)}\n{draft.comment}".rstrip())
     try:
         text, job = draft.checked(path)
@@ -56,15 +59,17 @@ def job_of(path: str, args: Sequence[str]) -> tuple[Job, str]:
     return job, text
 
 
-def _draft(data: bytes, path: str) -> Draft:
-    first = data.split(b"\n", 1)[0]
-    if path.endswith(".py") or (first.startswith(b"#!") and b"python" in first):
-        from ..convert.python import convert as convert_python
+def converted(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
+    """The job that a script is, whatever it is for. Raises AgentrunError."""
+    from ..convert import calling, python
 
-        return convert_python(data, path).draft
-    from ..convert.shell import convert
+    if python.is_python(data, path):
+        return python.convert(data, path)
+    if calling.is_called(data, path):
+        return calling.convert(data, path)
+    from ..convert import shell
 
-    return convert(data, path).draft
+    return shell.convert(data, path, loops=loops)
 
 
 def _with_args(draft: Draft, args: Sequence[str]) -> Draft:

@@ -6,7 +6,7 @@ All of it is about the script's text; nothing of the job depends on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .notes import Note
 from .ownfile import own_searches
@@ -26,6 +26,7 @@ _LOCKS = re.compile(
 )
 
 
+_MOST = 5  # names that a note lists
 _NOT_ONCE = listed("function_definition subshell command_substitution for_statement while_statement")
 
 
@@ -45,33 +46,33 @@ def _taken(program: Program) -> Iterator[tuple[str, Node, str]]:
 
 def _frozen(program: Program) -> Iterator[Note]:
     hint = "if the run goes on after a long pause, assign it again in the step that uses it"
+    found: dict[str, tuple[int, list[str]]] = {}
     for name, node, value in _taken(program):
         if _TOKENS.search(value) or re.search(r"TOKEN|_AUTH|COOKIE", name):
-            yield Note(
-                "advice",
-                first_line(node),
-                f"{name} is fetched once: a resume goes on with it, even if it has expired",
-                hint,
-            )
+            said = "fetched once: a resume goes on with it, even if it has expired"
         elif re.search(r"\bkill\b|\bpid", name, re.I) or _RUNNING.search(value):
-            yield Note(
-                "advice",
-                first_line(node),
-                f"{name} says what was running then: a resume goes on with what it said",
-                hint,
-            )
+            said = "asked for once: a resume goes on with what was running then"
         elif _SPACE.search(value):
-            yield Note(
-                "advice", first_line(node), f"{name} is measured once: a resume goes on with the old figure", hint
-            )
+            said = "measured once: a resume goes on with the old figure"
+        else:
+            continue
+        names = found.setdefault(said, (first_line(node), []))[1]
+        names += [name] if name not in names else []
+    for said, (line, names) in found.items():
+        yield Note("advice", line, f"{_named(names)} {'is' if len(names) == 1 else 'are'} {said}", hint)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
 
 
 def _dates(program: Program) -> Iterator[Note]:
     dated = [(name, first_line(node)) for name, node, value in _taken(program) if re.search(r"\bdate\b", value)]
     if dated:
-        names = ", ".join(dict.fromkeys(name for name, _ in dated))
-        verb = "keeps its value" if len({name for name, _ in dated}) == 1 else "keep their values"
-        yield Note("kept", dated[0][1], f"{names} {verb} over a resume: it goes on with the date of the run")
+        names = list(dict.fromkeys(name for name, _ in dated))
+        verb = "keeps its value" if len(names) == 1 else "keep their values"
+        yield Note("kept", dated[0][1], f"{_named(names)} {verb} over a resume: it goes on with the date of the run")
 
 
 def _cleaning(program: Program) -> Iterator[Note]:
@@ -111,15 +112,14 @@ def _locks(program: Program, script: str | None) -> Iterator[Note]:
 
 
 def _waiting(program: Program) -> Iterator[Note]:
-    for node in walk(program.root):
-        if node.type == "while_statement" and any(called(one)[0] == "sleep" for one in commands(node)):
-            endless = re.match(r"(while|until)\s+(true|:|\[ 1|\(\(\s*1)", text(node)) is not None
-            said = (
-                "it never ends: a step that runs for ever"
-                if endless
-                else "it waits in a loop: after an interruption it begins to wait anew"
-            )
-            yield Note("advice", first_line(node), said, "a step with `repeat` records each round")
+    loops = [node for node in walk(program.root) if node.type == "while_statement"
+             and any(called(one)[0] == "sleep" for one in commands(node))]  # fmt: skip
+    endless = [node for node in loops if re.match(r"(while|until)\s+(true|:|\[ 1|\(\(\s*1)", text(node))]
+    for node in (endless or loops)[:1]:
+        said = "it never ends: a step that runs for ever" if endless else (
+            "it waits in a loop: after an interruption it begins to wait anew"
+        )  # fmt: skip
+        yield Note("advice", first_line(node), said, "a step with `repeat` records each round")
 
 
 __all__ = ["advice"]

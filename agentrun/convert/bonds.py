@@ -197,7 +197,7 @@ def _status(program: Program, statements: Statements) -> Iterator[Bond]:
     for number, nodes in enumerate(statements[1:], 1):
         real = [node for node in nodes if node.type not in (";", "&")]
         if real and _asks_status(program, real[0], set()):
-            yield Bond(number - 1, number, "it asks how the statement before it ended")
+            yield Bond(number - 1, number, "the status of a command is asked for right behind it")
 
 
 def _asks_status(program: Program, node: Node, seen: set[str]) -> bool:
@@ -292,7 +292,7 @@ def _pipes(program: Program, statements: Statements) -> Iterator[Bond]:
 
 
 def _begins_again(program: Program, redirect: Node) -> bool:
-    """Whether what reads behind `> >(...)` is programs alone (`tee -a log`, `ts | tee log`): those are started again."""
+    """Whether what reads behind `> >(...)` is programs alone (`tee -a log`): those can be started again."""
     for node in redirect.named_children:
         for inner in node.named_children if node.type == "process_substitution" else ():
             parts = [here for here in walk(inner) if here.type == "command"]

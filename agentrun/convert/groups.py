@@ -1,28 +1,30 @@
 """Pieces put together as a reader would: what only prepares goes with what it prepares, each deed stands alone.
 
     PREPARES   changes the shell alone, or only looks, or says something: assignments, functions, `set`, `cd`, checks of
-               arguments, `echo`, `mkdir`. Goes with the next deed; a longer paragraph of it is a group of its own
-    TIDIES     can be done any number of times: `rm -f`, `chmod`, lines written to a report. Several may
+               arguments, `echo`, `mkdir`. One "setup" where there is much of it, else a part of the next deed's group
+    TIDIES     can be done any number of times: `rm -f`, `chmod`, `find -delete`, lines written to a report. Several may
                stand together, and with the deed that follows in the same paragraph
     DOES       all else. Never two of them in one group: what was done is recorded before the next begins
 
-A paragraph ends at an empty line, or at a comment that stands above a statement.
+A paragraph begins behind an empty line, or at a comment. What stands in it behind its last deed and only looks or
+says something belongs to that deed. An `echo` that is a paragraph is the heading of the next, unless it says "done".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import takewhile
 from typing import NamedTuple
 
 from .outside import effects
 from .program import Program, called
 from .statements import Piece
-from .syntax import Node, is_background, listed, redirects, text
+from .syntax import Node, is_background, listed, redirects, text, words
 
 _SETUP = 3  # statements of preparation that are worth a step of their own
-_LONG = 40  # lines of preparation, after which the next paragraph is another step
+_LONG = 60  # lines of preparation, after which the next paragraph is another step
 
 _DONE = re.compile(
     r"[✅✔✓☑]|\b(done|completed?|finished|success|successful(ly)?|created|removed|deleted|cleaned|saved|backed up)\b",
@@ -60,9 +62,17 @@ _LOOKS = listed("""
     lsof netstat ss ip ifconfig pidof ping host dig nslookup logname who w last figlet usleep mountpoint
     tee numfmt shuf tac strings zcat xzcat bzcat lsb_release dpkg-query rpm""")
 _TIDIES = listed("rm chmod chown chgrp ln rmdir install truncate sync kill killall pkill cp")
+_REMOVES = {"find": r"(^| )-delete( |$)|-exec(dir)? +(/usr)?(/bin/)?rm ", "xargs": r"(^| )(/bin/)?rm( |$)"}
+_SETTINGS = re.compile(
+    r"^[^.]*$|env|conf|lib|func|var|setting|common|util|helper|activate|rc\b|/etc/|profile|default", re.I
+)
+_TALKERS = re.compile(
+    r"(log|info|warn|error|msg|say|debug|notice|success|die|fail)(_\w+|ing)?|(print|log)_?(msg|message|line)"
+)
+_FINISHES = listed("chmod chown chgrp touch sync")
 _CHANGES = {"find": r"-delete|-exec|-ok", "sed": r"(^| )-\w*i|--in-place", "mount": r"\S", "ip": r"\b(add|del|set)\b",
             "xargs": r"\S", "date": r"-s\b|--set", "sort": r"(^| )-o", "hostname": r"^[^-]", "exec": r"^[^{]",
-            "rpm": r"-[iUeF]", "eval": r"\S", ".": r"^\./|\.sh\b", "env": r"(^| )[^-=\s]+( |$)"}  # fmt: skip
+            "rpm": r"-[iUeF]", "eval": r"\S", "env": r"(^| )[^-=\s]+( |$)"}  # fmt: skip
 
 
 def kind_of(program: Program, piece: Piece) -> Kind:
@@ -84,17 +94,19 @@ def _kind(program: Program, node: Node) -> Kind:
 
 def _kind_of_command(program: Program, command: Node) -> Kind:
     name, said = called(command)
-    if name in program.functions:
+    if not name or name in program.functions or _TALKERS.fullmatch(name):
         return Kind.PREPARES  # what its body does is looked at by itself
-    if name in _TIDIES:
+    if name in _TIDIES or (name in _REMOVES and re.search(_REMOVES[name], " ".join(said))):
+        return Kind.TIDIES
+    if name in (".", "source") and said and not _SETTINGS.search(said[0]):
         return Kind.TIDIES
     if name not in _LOOKS or (name in _CHANGES and re.search(_CHANGES[name], " ".join(said))):
-        return Kind.TIDIES if name == "." or (name == "sed" and name in _CHANGES) else Kind.DOES
+        return Kind.TIDIES if name == "sed" else Kind.DOES
     return Kind.TIDIES if _writes(command) and not _talks(name) else Kind.PREPARES
 
 
 def _talks(name: str) -> bool:
-    return name in ("echo", "printf", "date", "tee", ":", "exec")
+    return name in ("echo", "printf", "date", "tee", "exec")
 
 
 def _writes(command: Node) -> bool:
@@ -109,101 +121,137 @@ class _Seen(NamedTuple):
     piece: Piece
     kind: Kind
     anew: bool  # an empty line or a comment stands above it
-    ends: bool  # an empty line or a comment follows
     defines: bool  # nothing but functions, handed on as they stand: they form steps of their own
     says: bool  # nothing but a word to the reader
 
 
+Part = list[_Seen]
+
+
 def grouped(program: Program, pieces: Sequence[Piece]) -> list[Group]:
     """All pieces in their order, none left out."""
-    seen = [_seen(program, piece) for piece in pieces]
-    groups: list[list[_Seen]] = []
-    waiting: list[_Seen] = []  # preparation, so far
-    number = 0
-    while number < len(seen):
-        here = seen[number]
-        if waiting and _stands_alone(waiting, here):
-            groups.append(waiting)
+    groups: list[Part] = []
+    waiting: list[Part] = []  # paragraphs of preparation, so far
+    for part in _parts([_seen(program, piece) for piece in pieces]):
+        if part[0].defines:
+            if groups and not waiting and groups[-1][0].defines:
+                groups[-1] += part
+            else:
+                groups += [*filter(None, [_joined(waiting)]), part]
             waiting = []
-        waiting.append(here)
-        number += 1
-        if here.kind == Kind.DOES:
-            start = _paragraph(waiting)
-            if _worth(waiting[:start]):
-                groups.append(waiting[:start])
-                waiting = waiting[start:]
-            tail = _its_words(seen, number)
-            groups.append(waiting + seen[number : number + tail])
+        elif any(one.kind != Kind.PREPARES for one in part):
+            if groups and not waiting and not groups[-1][-1].defines:
+                groups[-1] += (done := list(takewhile(lambda one: one.says and _is_done(one), part)))
+                part = part[len(done) :]
+            heading = next((at for at in range(len(waiting), 0, -1) if not waiting[at - 1][0].says), 0)
+            if _worth(waiting[:heading]):
+                groups += [_joined(waiting[:heading]), _joined([*waiting[heading:], part])]
+            else:
+                groups.append(_joined([*waiting, part]))
             waiting = []
-            number += tail
-    if waiting and groups and not _worth(waiting) and not groups[-1][-1].defines and not waiting[0].defines:
-        groups[-1] += waiting
+        elif groups and not waiting and not groups[-1][-1].defines and _says(part) and any(map(_is_done, part)):
+            groups[-1] += part
+        else:
+            if waiting and part[-1].piece.last - waiting[0][0].piece.first > _LONG:
+                groups.append(_joined(waiting))
+                waiting = []
+            waiting.append(part)
+    if waiting and groups and not groups[-1][-1].defines and _count(waiting) < 2:
+        groups[-1] += _joined(waiting)
     elif waiting:
-        groups.append(waiting)
+        groups.append(_joined(waiting))
     return [_group(program, group) for group in groups]
+
+
+def _parts(seen: Sequence[_Seen]) -> Iterator[Part]:
+    """Paragraphs, and what is in them: functions, one deed with what belongs to it, or only preparation."""
+    at = 0
+    while at < len(seen):
+        end = at + 1
+        while end < len(seen) and not seen[end].anew and seen[end].defines == seen[at].defines:
+            end += 1
+        yield from _deeds(list(seen[at:end]))
+        at = end
+
+
+def _deeds(paragraph: Part) -> Iterator[Part]:
+    at = here = 0
+    while here < len(paragraph):
+        here += 1
+        if paragraph[here - 1].kind != Kind.DOES:
+            continue
+        deed = paragraph[here - 1]
+        while here < len(paragraph) and _belongs(deed, paragraph[here]):
+            here += 1
+        rest = paragraph[here:]
+        if all(one.kind == Kind.PREPARES for one in rest) and not _announces(rest):
+            here = len(paragraph)
+        yield paragraph[at:here]
+        at = here
+    if at < len(paragraph):
+        yield paragraph[at:]
+
+
+def _belongs(deed: _Seen, one: _Seen) -> bool:
+    """Whether it says that the deed is done, or makes what came out of it what it should be."""
+    if one.says and _is_done(one):
+        return True
+    command = one.piece.nodes[0] if len(one.piece.nodes) == 1 else None
+    if command is None or command.type != "command" or one.kind == Kind.PREPARES:
+        return False
+    name, said = called(command)
+    if name != "mv":
+        return name in _FINISHES
+    plain = [text(word) for word in words(command)[1:] if not text(word).startswith("-")]
+    made = rf"(>\|?|\s-\w*[of]|--out(put)?(-file)?|--file|\bof)[=\s]?\s*{re.escape(plain[0])}(\s|$)" if plain else "$^"
+    return len(said) < 4 and any(re.search(made, text(node)) for node in deed.piece.nodes)
+
+
+def _announces(rest: Part) -> bool:
+    """Whether the last word of a paragraph is about what comes: `Copying...`."""
+    return bool(rest) and rest[-1].says and re.search(r"(\.\.|…|:)[\"']?$", text(rest[-1].piece.nodes[0])) is not None
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    return [one for part in parts for one in part]
 
 
 def _seen(program: Program, piece: Piece) -> _Seen:
     functions = bool(piece.nodes) and all(program.defines(node) or node.type == ";" for node in piece.nodes)
-    below = program.lines[piece.last : piece.last + 1]
     return _Seen(
         piece,
         kind_of(program, piece),
         anew=bool(piece.nodes) and piece.nodes[0].start_point.row > piece.first - 1,
-        ends=not below or not below[0].strip() or below[0].lstrip().startswith("#"),
-        defines=functions and program.hands_on_text,
-        says=all(_says(program, node) for node in piece.nodes),
+        defines=functions,
+        says=all(_talks_only(program, node) for node in piece.nodes),
     )
 
 
-def _says(program: Program, node: Node) -> bool:
+def _talks_only(program: Program, node: Node) -> bool:
     """`echo`, with or without a redirection, or a function of the script that does nothing else."""
     command = node.children[0] if node.type == "redirected_statement" else node
     if command.type != "command":
         return node.type == ";"
     name, _ = called(command)
-    return name in ("echo", "printf", "date", "logger", "exit") or name in program.functions
+    return name in ("date", "exit") or talks(program, name)
 
 
-def _stands_alone(waiting: Sequence[_Seen], following: _Seen) -> bool:
-    """Whether what waits is a group of its own, before this one."""
-    if waiting[-1].defines != following.defines:
-        return True
-    if not following.anew or following.defines:
-        return False
-    if following.kind == Kind.PREPARES:
-        return waiting[-1].piece.last - waiting[0].piece.first > _LONG
-    return _worth(waiting)
+def talks(program: Program, name: str) -> bool:
+    """Whether a command says something to the reader: `echo`, or a function that is called as if it did."""
+    return name in ("echo", "printf", "logger") or name in program.functions or _TALKERS.fullmatch(name) is not None
 
 
-def _paragraph(waiting: Sequence[_Seen]) -> int:
-    """Where the paragraph of the last one begins: 0 if all are in it."""
-    return next((number for number in range(len(waiting) - 1, 0, -1) if waiting[number].anew), 0)
+def _says(part: Part) -> bool:
+    return all(one.says and one.kind == Kind.PREPARES for one in part)
 
 
-def _worth(waiting: Sequence[_Seen]) -> bool:
+def _worth(waiting: Sequence[Part]) -> bool:
     """Whether preparation is enough for a step of its own."""
-    return len(waiting) >= _SETUP or any(one.kind != Kind.PREPARES or one.defines for one in waiting)
+    return _count(waiting) >= _SETUP
 
 
-def _its_words(seen: Sequence[_Seen], number: int) -> int:
-    """How many pieces after a deed only say that it is done: by their words, or because the paragraph ends with them.
-
-    Else they announce what comes next.
-    """
-    count = 0
-    while number + count < len(seen) and seen[number + count].says and _is_done(seen[number + count]):
-        count += 1
-    if count:
-        return count
-    while number + count < len(seen):
-        one = seen[number + count]
-        if one.anew or not one.says or one.kind != Kind.PREPARES:
-            return 0
-        count += 1
-        if one.ends:
-            return count
-    return count
+def _count(waiting: Sequence[Part]) -> int:
+    return sum(not one.says for part in waiting for one in part)
 
 
 def _is_done(one: _Seen) -> bool:

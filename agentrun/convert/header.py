@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from .names import sentence
+from .titles import sentence
 
 Language = Literal["bash", "sh", "other shell", "no shell"]
 
@@ -36,7 +36,18 @@ _PREPARES = re.compile(
     r"(set|define|load|import|get|check|config\w*|variables?|settings|source|stop|exit|make|create|abort|parse|read|ensure|usage|strict|bail|fail|default\w*|constants?|if|cd|change|go|enable|export)\b",
     re.I,
 )
-_NO_SENTENCE = re.compile(r"(usage|author|copyright|license|date|version|created|(c)|@|https?:)\b|\$ |\./", re.I)
+_SECTION = re.compile(
+    r"(script )?(config\w*|variables?|settings|setup|constants?|parameters?|options|defaults?)( \w+)?", re.I
+)
+_LABELS = re.compile(
+    r"^(desc(ription)?|purpose|summary|synopsis|what|name|title|script|author|info|about|file)\s*:\s*", re.I
+)
+_NO_SENTENCE = re.compile(
+    r"(usage|author|copyright|license|date|version|created|(c)|@|https?:|step \d|docs?:|source:|in order to|inspired by"
+    r"|add (to )?cron|run (with|using|this)|todo|note)\b|\$[ \d{]|\./|--?\w",
+    re.I,
+)
+_UNFINISHED = re.compile(r"(,|\b(in|to|of|the|and|or|for|with|a|an|from|by))$")
 _MAX_DESCRIPTION = 100
 
 
@@ -101,7 +112,9 @@ def header(lines: Sequence[str]) -> Header:
         end += 1
     block = lines[gap:end]
     attached = end < len(lines) and lines[end].strip() != ""
-    if not block or (attached and not _about_all(block, gap == at)):
+    said = sentence(block)
+    short = len(block) == 1 and len(said.split()) < 3
+    if not block or (attached and not _about_all(block, gap == at)) or short or _SECTION.fullmatch(said):
         return Header("", (), range(0))
     return _read(block, range(gap + 1, end + 1))
 
@@ -122,17 +135,17 @@ def _read(block: Sequence[str], where: range) -> Header:
     named = [
         number
         for number, line in enumerate(bare)
-        if " " in line and re.search(r"[^\W\d_]{2}", line) and not _NO_SENTENCE.match(line)
+        if " " in (said := _LABELS.sub("", line)) and re.search(r"[^\W\d_]{2}", said) and not _NO_SENTENCE.match(said)
     ]
     description = ""
     if named:
         number = named[0]
         said = re.sub(r"^[\w.-]+\.(ba)?sh\s*(?:[-–—:]+\s*|$)", "", bare[number])
-        said = re.sub(
-            r"^(description|purpose|summary|synopsis|what|name|title|script|author)\s*:\s*", "", said, flags=re.I
-        )
-        ends = number + 1 >= len(bare) or not bare[number + 1] or re.search(r"[.!]$", bare[number])
-        following = " ".join([said, *(() if ends else bare[number + 1 : number + 2])])
+        said = _LABELS.sub("", said)
+        below = bare[number + 1] if number + 1 < len(bare) else ""
+        begins_small = re.match(r"[a-z(\"'`](?!\w*:)", below) is not None and not re.search(r"[.!:]$", said)
+        goes_on = begins_small or (below != "" and _UNFINISHED.search(said) is not None)
+        following = f"{said} {below}" if goes_on else said
         whole = re.split(r"(?<=[\w)])\.(?:\s|$)", following, maxsplit=1)[0].strip()
         description = said if len(whole) > _MAX_DESCRIPTION else whole
         if len(bare) == 1 or (len(bare) == 2 and description == " ".join(bare).rstrip(".")):

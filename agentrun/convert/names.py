@@ -1,82 +1,120 @@
 """What a step is called: the words of whoever wrote the script, where there are any.
 
-The first sentence of the comment above, else the text of an `echo`, else the first command that does something with
-its subcommand, else "setup". Ids are short, in small letters with hyphens, and unique in the job.
+The first sentence of the comment above, where it is a title; else the text of an `echo`, else the first command that
+does something, with what it does it to; else "setup" at the beginning, and "prepare-..." before another step. Ids are
+small letters with hyphens, and unique in the job: what would be called as another is says more of itself, and has a
+number only where there is no more to say.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, takewhile
 
-from .groups import Group, Kind, kind_of
+from .deeds import Deed, deed
+from .groups import Group, Kind, kind_of, talks
 from .program import Program, called
 from .statements import Piece
 from .syntax import Node, command_name, commands, listed, literal, text, walk, words
+from .titles import sentence, slug, title
 
-_WORDS = 5
-_LENGTH = 32
-_SMALL = listed(
-    "a an the of to for and or in on at is are be this that it we if with from into by as our your all any then "
-    "der die das fur und"
-)
-_DECORATION = re.compile(r"^[\s#=*~_+<>|.-]+(?![\w/.])|^[\s#=*~_+<>|-]+|[\s#=*~_+<>|\\-]+$")
-_LABEL = re.compile(r"^(info|note|nb|step|task|purpose|description|warning|important|attention|hint)\s*:\s*", re.I)
-_NUMBERING = re.compile(r"^(\w+\s+(?=#?\d+\s*[:.)]))?#?\s*[\[(]?\d+(\s*/\s*\d+)?[\])]?\s*[:.)-]+\s*", re.I)
-_DIRECTIVE = re.compile(r"shellcheck\s|vim?:|-\*-|todo\b|fixme\b|xxx\b|noqa|eslint|copyright|@\w+|https?://", re.I)
-_CODE = re.compile(
-    r"[;|&`]\s*$|\$\(|&&|\|\||^[./~]*/\S|^!?/?(usr/)?bin/|^[A-Za-z_]\w*=|^[\w./-]+ -"
-    r"|^\s*(if|for|while|then|fi|done|do|else)\b.*[;\]]|^\s*(echo|sudo|cd|rm|cp|mv|exit|set) "
-)
-_SUBCOMMANDS = listed("""
-    git docker podman kubectl helm aws gcloud az systemctl service apt apt-get dnf yum brew npm yarn pnpm pip pip3
-    cargo go make terraform restic borg rclone zfs zpool btrfs lvm gh docker-compose composer php bundle rails
-    wp certbot ansible openssl ip ufw pm2 conda poetry uv rsnapshot occ gsutil s3cmd virsh vagrant supervisorctl
-    flatpak snap pacman hg svn nginx apachectl s3 ec2 rds compose volume""")  # fmt: skip
 _DULL = listed(
     "[ [[ test echo printf cd set shopt trap umask export readonly declare typeset local exit return : true false "
     "shift sleep date logger source . log unset pushd popd basename dirname command read exec tee break continue "
-    "let eval wait usage die error info warn fail"
+    "let eval wait usage die error info warn fail grep awk cut wc head tail ls cat sort tr"
 )
+_DONE = re.compile(r"\b(done|completed?|finished|success\w*|failed|error|sent|saved|created|removed|deleted)$")
+_OF_SETUP = re.compile(r"(load|read|parse|check|import|get|define|set|config|configure|defaults?|options|find)\b")
 
 
 def names(program: Program, groups: Sequence[Group]) -> list[str]:
     """An id for each."""
-    taken: set[str] = set()
-    found = []
-    for number, group in enumerate(groups):
-        wanted = next(iter(_candidates(program, group, number)))
-        if wanted in taken:
-            wanted = next(iter(_ids(f"{wanted} {_condition(group)}")), wanted)
-        name, count = wanted, 1
-        while name in taken:
-            count += 1
-            name = f"{wanted[: _LENGTH + 8]}-{count}"
-        taken.add(name)
-        found.append(name)
+    wanted = [list(dict.fromkeys(_wanted(program, group, groups))) for group in groups]
+    found: list[str] = []
+    for number, candidates in enumerate(wanted):
+        if not candidates:
+            following = [wanted[at][0] for at in range(number + 1, len(wanted))
+                         if wanted[at] and groups[at].kind != Kind.PREPARES]  # fmt: skip
+            candidates += [slug(f"prepare {following[0]}")] if following else ["finish" if number else "setup"]
+        found.append(_free(candidates, found))
     return found
 
 
-def _candidates(program: Program, group: Group, number: int) -> Iterable[str]:
-    deeds = [piece for piece in group.pieces if kind_of(program, piece) == group.kind and group.kind != Kind.PREPARES]
-    for piece in dict.fromkeys((*deeds[:1], *group.pieces[:1])):
-        yield from _ids(sentence(comment_above(program, piece)))
-    for node in deeds[0].nodes if deeds else ():
-        if node.type == "variable_assignment":
-            yield from _ids(text(node.children[0]).lower())
-    if group.kind != Kind.PREPARES and deeds:
-        yield from _ids(_announced(program, group, deeds[0]))
-    functions = [text(name) for piece in group.pieces for node in piece.nodes if node.type == "function_definition"
-                 and (name := node.child_by_field_name("name")) is not None]  # fmt: skip
-    if functions and group.kind == Kind.PREPARES and 2 * len(functions) > sum(len(one.nodes) for one in group.pieces):
-        yield from _ids("functions" if len(functions) > 1 else f"define {functions[0]}")
-    if group.kind == Kind.PREPARES:
-        yield from _ids(_announced(program, group, None) if number else "setup")
-    for piece in deeds or group.pieces:
-        yield from _ids(_command(program, piece, group.kind))
-    yield from _ids(f"check {_condition(group)}" if _condition(group) else "")
-    yield "setup" if not number else "finish" if group.last >= len(program.lines) else "prepare"
+def _free(candidates: Sequence[str], taken: Sequence[str]) -> str:
+    for name in candidates:
+        if name not in taken:
+            return name
+    return next(name for number in range(2, len(taken) + 3) if (name := f"{candidates[0]}-{number}") not in taken)
+
+
+def _wanted(program: Program, group: Group, groups: Sequence[Group]) -> Iterator[str]:
+    """Best first. None of them is empty."""
+    if _functions(program, group):
+        said = _of_functions(program, group)
+    elif group.kind == Kind.PREPARES:
+        said = _of_preparation(program, group, groups)
+    else:
+        said = _of_deed(program, group)
+    yield from filter(None, said)
+
+
+# -- preparation
+
+
+def _functions(program: Program, group: Group) -> list[str]:
+    """The names of the functions that it defines, where it does nothing else."""
+    nodes = [node for piece in group.pieces for node in piece.nodes if node.type != ";"]
+    if not all(map(program.defines, nodes)):
+        return []
+    return [text(name) for node in nodes if (name := node.child_by_field_name("name")) is not None]
+
+
+def _of_functions(program: Program, group: Group) -> Iterator[str]:
+    found = _functions(program, group)
+    if len(found) > 1:
+        yield "functions"
+        yield "more-functions"
+    yield slug(f"define {found[0]}")
+    yield slug(f"functions {found[0]}")
+
+
+def _of_preparation(program: Program, group: Group, groups: Sequence[Group]) -> Iterator[str]:
+    before = groups[: groups.index(group)]
+    above = [comment for piece in group.pieces if (comment := comment_above(program, piece))]
+    heading = title(sentence(above[0])) if above and comment_above(program, group.pieces[0]) else ""
+    first = all(one.kind == Kind.PREPARES for one in before)
+    if not first or (len(above) == 1 and _OF_SETUP.match(heading)):
+        yield heading
+    if not before or (first and _functions(program, before[0])):
+        yield "setup"
+    if _parses(program, group):
+        yield "parse-arguments"
+    if not first or before:
+        yield heading
+    if _asks_arguments(group) and _ends_script(program, group):
+        yield "check-arguments"
+    asked = _condition(group)
+    if asked and (_ends_script(program, group) or group is groups[-1]):
+        yield slug(f"check {asked}")
+    if group is groups[-1]:
+        yield from (title(sentence([said])) for said in _echoed(program, group.pieces)[::-1])
+
+
+def _parses(program: Program, group: Group) -> bool:
+    """Whether it reads the script's options."""
+    loops = [node for piece in group.pieces for node in piece.nodes if node.type == "while_statement"]
+    return any(re.match(r"while\s+(getopts\s|(\[|test|\(\().*(\$#|\$\{?1))", text(node)) for node in loops)
+
+
+def _asks_arguments(group: Group) -> bool:
+    asks = (node for piece in group.pieces for node in piece.nodes if node.type in ("if_statement", "list"))
+    return any(re.match(r"(if\s+)?(\[\[?|test|\(\()[^;\n]*\$(#|\{?[1-9@*])", text(node)) for node in asks)
+
+
+def _ends_script(program: Program, group: Group) -> bool:
+    done = [one for piece in group.pieces for node in piece.nodes for one in program.runs(node)]
+    return any(command_name(one) == "exit" or command_name(one) in program.enders for one in done)
 
 
 def _condition(group: Group) -> str:
@@ -84,13 +122,95 @@ def _condition(group: Group) -> str:
     found = ""
     for node in (node for piece in group.pieces for node in piece.nodes):
         if node.type in ("if_statement", "list"):
-            first = [
-                text(here)
-                for here in walk(node.children[0 if node.type == "list" else 1])
-                if here.type == "variable_name"
-            ]
-            found = first[0].lower() if first else found
+            named = (here for here in walk(node.children[0 if node.type == "list" else 1])
+                     if here.type == "variable_name")  # fmt: skip
+            found = next((text(here).lower() for here in named if len(text(here)) > 2), found)
     return found
+
+
+# -- deeds
+
+
+def _of_deed(program: Program, group: Group) -> Iterator[str]:
+    deeds = [piece for piece in group.pieces if kind_of(program, piece) == group.kind]
+    above = group.pieces[: group.pieces.index(deeds[0]) + 1][::-1]  # the nearest comment first
+    titles = [title(sentence(comment_above(program, piece))) for piece in above]
+    titles.append(_inner(program, deeds[0], group.kind))
+    titles.append(_assigned(deeds[0]))
+    titles += [title(sentence([said])) for said in _echoed(program, group.pieces, deeds[0])]
+    plain = [found for piece in deeds for found in _deeds(program, piece, group.kind)]
+    other = [found for piece in group.pieces for found in _deeds(program, piece, Kind.PREPARES)]
+    done = [slug(one.said) for one in chain(plain, other)]
+    yield from titles
+    if done:
+        yield done[0]
+    first = next(filter(None, [*titles, *done]), "")
+    if first:
+        for one in (_condition(group), *(found.object for found in plain[:1])):
+            yield slug(f"{first} {one}") if one and slug(one) and slug(one) not in first else ""
+        yield from (slug(found.more) for found in plain[:1] if " " in found.more)
+        yield from done[1:3]
+    asked = _condition(group)
+    yield slug(f"check {asked}") if asked else ""
+
+
+def _inner(program: Program, piece: Piece, kind: Kind) -> str:
+    """What the comment says right above the first command of this kind within an `if` or a loop."""
+    for node in piece.nodes:
+        for command in commands(node, without=("function_definition",)) if node.named_children else ():
+            row = command.start_point.row
+            if command.type == "command" and kind_of(program, piece._replace(nodes=(command,))) == kind:
+                above = program.lines[row - 1] if row > node.start_point.row else ""
+                return title(sentence([above])) if above.lstrip().startswith("#") else ""
+    return ""
+
+
+def _assigned(piece: Piece) -> str:
+    for node in piece.nodes:
+        if node.type == "variable_assignment":
+            return slug(f"get {text(node.children[0])}")
+    return ""
+
+
+def _deeds(program: Program, piece: Piece, kind: Kind) -> Iterator[Deed]:
+    """What its commands do, those first that are of this kind."""
+    found: list[tuple[bool, Deed]] = []
+    for node in piece.nodes:
+        if node.type == "function_definition":
+            continue
+        for command in commands(node, without=("function_definition",)):
+            if command.type != "command" or (called(command)[0] in _DULL and not _is_written(command)):
+                continue
+            of_kind = kind_of(program, piece._replace(nodes=(command,)))
+            if called(command)[0] in program.functions and of_kind == Kind.PREPARES and kind != Kind.PREPARES:
+                continue
+            one = deed(command)
+            if one is not None and of_kind == Kind.DOES and _is_asked(node, command):
+                one = one._replace(verb=f"check {one.verb}")
+            if one is not None:
+                found.append((of_kind == kind, one))
+    yield from (one for first, one in found if first)
+    yield from (one for first, one in found if not first)
+
+
+def _is_asked(node: Node, command: Node) -> bool:
+    """Whether it stands in the condition of an `if`, in a `$(...)`."""
+    if node.type != "if_statement" or len(node.children) < 2:
+        return False
+    condition = node.children[1]
+    inside = condition.start_byte <= command.start_byte < condition.end_byte
+    return inside and condition.type in ("test_command", "list", "negated_command")
+
+
+def _is_written(command: Node) -> bool:
+    parent = command.parent
+    if parent is None or parent.type != "redirected_statement" or called(command)[0] in ("[", "[[", "exec", ".", "cd"):
+        return False
+    return any(re.match(r"\d?>>?\s*[^&\s]", text(one)) and "/dev/" not in text(one)
+               for one in parent.children_by_field_name("redirect"))  # fmt: skip
+
+
+# -- what is said
 
 
 def comment_above(program: Program, piece: Piece) -> list[str]:
@@ -107,125 +227,28 @@ def comment_above(program: Program, piece: Piece) -> list[str]:
     return block
 
 
-def sentence(comment: Sequence[str]) -> str:
-    """The first sentence of a comment; empty where it is a line of dashes, a directive, or a command put out of use."""
+def _echoed(program: Program, pieces: Sequence[Piece], deed_of: Piece | None = None) -> list[str]:
+    """What `echo` says above the deed, the nearest first; not what says that all is done."""
     said: list[str] = []
-    for line in comment:
-        bare = _DECORATION.sub("", line.strip())
-        bare = _DECORATION.sub("", bare)
-        if not bare or _DIRECTIVE.match(bare) or _CODE.search(bare) or not re.search(r"[^\W\d_]{2}", bare):
-            if said:
-                break
-            continue
-        said.append(bare)
-        if re.search(r"[.:!?]$", line.strip()) or len(" ".join(said)) > 60:
-            break
-    whole = _LABEL.sub("", _NUMBERING.sub("", " ".join(said)))
-    return re.split(r"(?<=\w)[.!?;](?:\s|$)|:\s|\s[-–—]+\s|\s\(|,\s", whole, maxsplit=1)[0].strip(" .:!?")
-
-
-def _ids(said: str) -> Iterable[str]:
-    """None or one."""
-    plain = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode().lower()
-    plain = re.sub(r"\$\{?\w+\}?", " ", plain).replace("'", "")
-    found = re.findall(r"[a-z0-9]+", plain)
-    telling = [word for word in found if word not in _SMALL] or found
-    result = ""
-    for word in telling[:_WORDS]:
-        if len(result) + len(word) + 1 > _LENGTH:
-            break
-        result = f"{result}-{word}" if result else word
-    result = (result or "".join(telling[:1])[:_LENGTH]).strip("-")
-    if re.search(r"[a-z]{2}", result):
-        yield result if not result[0].isdigit() else f"step-{result}"
-
-
-def _announced(program: Program, group: Group, deed: Piece | None) -> str:
-    """The text of the `echo` nearest above the deed; without one, of the first."""
-    said = ""
-    for piece in group.pieces:
-        if piece is deed:
-            break
+    for piece in takewhile(lambda one: one is not deed_of, pieces):
         for node in piece.nodes:
             command = node.children[0] if node.type == "redirected_statement" else node
-            if command.type == "command" and (
-                command_name(command) in ("echo", "printf", "logger") or command_name(command) in program.functions
-            ):
+            if command.type == "command" and talks(program, called(command)[0]):
                 plain = _plain(words(command)[1:])
-                said = plain if deed is not None and plain else said or plain
-    return sentence([said]) if said else ""
+                said += [plain] if plain and not _DONE.search(plain.lower()) else []
+    return said[::-1]
 
 
-def _plain(arguments: Sequence[Node]) -> str:
-    """What of an echo's words is text."""
+def _plain(given: Iterable[Node]) -> str:
+    """What of an echo's words is text; `$` for what is not known."""
     parts = []
-    for word in arguments:
+    for word in given:
         if text(word).startswith("-"):
             continue
         known = literal(word)
-        parts.append(
-            known if known is not None else "".join(text(one) for one in word.children if one.type == "string_content")
-        )
-    return re.sub(r"\\[a-z0-9\[;]+m?|\[\d\d?(;\d+)*m|\[(INFO|info|\+|\*)\]", " ", " ".join(parts)).strip()
-
-
-def _command(program: Program, piece: Piece, kind: Kind) -> str:
-    """The first command that does what the group is for, with its subcommand."""
-    first = ""
-    for node in piece.nodes:
-        for command in commands(node, without=("function_definition",)):
-            name, said = called(command)
-            name = name.lstrip("./").replace("$", "").strip('"{}')
-            if node.type == "function_definition" or command.type != "command" or not name or name in _DULL:
-                continue
-            if name in program.functions and kind_of(program, piece._replace(nodes=(command,))) == Kind.PREPARES:
-                continue
-            if re.search(r"[\s()`\[]", name):
-                continue
-            first = first or _with_subcommand(name, said, command)
-            if kind_of(program, piece._replace(nodes=(command,))) == kind:
-                return _with_subcommand(name, said, command)
-    return first
-
-
-def _with_subcommand(name: str, said: Sequence[str], command: Node) -> str:
-    stem = re.sub(r"\.(sh|bash|py|pl|rb|php|js)$", "", name)
-    plain = [one for one in said if re.fullmatch(r"[a-z][a-z0-9-]*", one)]
-    if stem in _SUBCOMMANDS and plain:
-        more = (
-            2
-            if stem in ("aws", "gcloud", "az", "docker", "docker-compose", "restic")
-            and len(plain) > 1
-            and plain[0] in _SUBCOMMANDS
-            else 1
-        )
-        return " ".join((stem, *plain[:more]))
-    if stem in ("python", "python3", "perl", "ruby", "node", "bash", "sh", "php", "Rscript", "java") and said:
-        if "-c" in said[:-1] and stem in ("bash", "sh"):
-            return said[said.index("-c") + 1].split(" ", 1)[0].strip("\"'").rsplit("/", 1)[-1]
-        script = next((one for one in said if not one.startswith("-")), "")
-        inner = re.sub(r"\.\w+$", "", script.rsplit("/", 1)[-1]).strip('"')
-        return inner if re.search(r"[A-Za-z]{2}", inner) and "$" not in inner else stem
-    if stem in ("rm", "cp", "mv", "mkdir", "tar", "find", "gzip", "touch", "chmod", "chown", "ln", "zip"):
-        return " ".join((_VERBS.get(stem, stem), *_objects(command)))
-    return stem
-
-
-_VERBS = {"rm": "remove", "cp": "copy", "mv": "move", "mkdir": "make", "tar": "tar", "find": "find", "ln": "link"}
-
-
-def _objects(command: Node) -> list[str]:
-    """The variable or the file that it is mostly about: the first that says something."""
-    for word in words(command)[1:]:
-        if text(word).startswith("-"):
-            continue
-        plain = re.sub(r"\$\{\w+[^}]*\}|\$\w+|[\"'*?]", " ", text(word)).strip().rstrip("/")
-        if re.search(r"`|\$\(", plain):
-            return []
-        last = re.sub(r"\.\w+$", "", plain.rsplit("/", 1)[-1])
-        if re.search(r"[A-Za-z]{3}", last):
-            return [last]
-        for here in walk(word):
-            if here.type == "variable_name" and len(text(here)) > 2:
-                return [text(here).lower().replace("_", "-")]
-    return []
+        if known is None:
+            inner = [text(one) if one.type == "string_content" else " $X " for one in word.named_children]
+            known = "".join(inner) if word.type == "string" else " $X "
+        parts.append(known)
+    said = re.sub(r"\\[a-z0-9\[;]+m?|\[\d\d?(;\d+)*m|\[(INFO|info|\+|\*|LOG)\]", " ", " ".join(parts))
+    return re.sub(r"^[\s\W]*(\$X[\s\W]*)+", "", said[:400]).strip()

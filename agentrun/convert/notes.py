@@ -14,9 +14,6 @@ from .draft import Draft
 
 Kind = Literal["lifted", "kept", "bug", "advice"]
 
-# above the `carry` of a job whose one step calls a script
-IN_PLACE = "begins where the run is started, as the script does"
-
 
 class Note(NamedTuple):
     """One remark. `line` counts from 1 in the file that was read, 0 for all of it. `hint`: what to do."""
@@ -28,7 +25,12 @@ class Note(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """A script as a job, and what there is to say of it."""
+    """A script as a job, and what there is to say of it.
+
+    `statements`: how many there are at a shell script's top; `whole`: the job is one step that calls the script.
+    """
 
     draft: Draft
     notes: list[Note]
+    statements: int = 0
+    whole: bool = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from .program import Program, called
 from .syntax import Node, text
@@ -24,6 +25,7 @@ _CHAT = re.compile(
     r"slack|discord|telegram|webhook|mattermost|teams|office\.com|ntfy|pushover|gotify|matrix|chat|TOKEN.*sendMessage",
     re.I,
 )
+_HANDS_ON = re.compile(r"\"?(\$[@*]|\$\{[@*](:[^}]*)?\})\"?")  # the arguments of a function, handed on
 _PAYMENT = re.compile(r"stripe|paypal|adyen|/charges|/payments", re.I)
 
 
@@ -144,20 +146,72 @@ TABLE: Mapping[str, Decides] = {
 
 def effects(program: Program, nodes: Sequence[Node]) -> dict[str, str]:
     """What they do outside, each with the command that does it: functions that they call are looked into."""
-    return {what: name for node in nodes for name, what in _effects(program, node)}
+    return {what: name for node in nodes for name, what in _effects(program, node, _Call((), program.enders))}
 
 
-def _effects(program: Program, node: Node) -> Iterator[tuple[str, str]]:
-    seen = set(program.enders)
-    for command in (here for here in program.executed(node, seen) if here.type == "command"):
-        name, said = called(command)
-        decide = TABLE.get(name)
-        what = decide(said) if decide is not None and name not in program.functions else ""
-        if what:
-            yield name, what
-        if name in ("psql", "mysql", "mariadb", "sqlite3") and command.parent is not None:
-            fed = command.parent if command.parent.type == "redirected_statement" else command
-            if not what and _sql([text(fed)]):
-                yield name, _sql([text(fed)])
-        if re.search(r">\s*/dev/(tcp|udp)/", text(command.parent) if command.parent is not None else ""):
-            yield "/dev/tcp", _MESSAGE
+class _Call(NamedTuple):
+    """A function at work: what it was given, and which functions are not to be looked into (again)."""
+
+    given: Sequence[str]
+    seen: frozenset[str]
+
+
+_MOST = 2_000  # calls of functions in functions that are looked at
+_SHIFTS = 3  # arguments that a function may take away before it hands on the rest
+
+
+def _effects(program: Program, node: Node, call: _Call) -> Iterator[tuple[str, str]]:
+    waiting: list[tuple[Node, _Call]] = [(node, call)]
+    known: set[tuple[str, tuple[str, ...]]] = set()
+    while waiting and len(known) < _MOST:
+        here, by = waiting.pop()
+        for command in _commands(program, here):
+            for words in _as_called(command, by.given):
+                yield from _of_command(program, command, words)
+                key = (words[0], tuple(words[1:]))
+                if words[0] in program.functions and words[0] not in by.seen and key not in known:
+                    known.add(key)
+                    inner = _Call(words[1:], by.seen | {words[0]})
+                    bodies = [one.child_by_field_name("body") for one in program.functions[words[0]]]
+                    waiting += [(body, inner) for body in bodies if body is not None]
+
+
+def _commands(program: Program, node: Node) -> Iterator[Node]:
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if not program.defines(here):
+            waiting += reversed(here.children)
+            if here.type == "command":
+                yield here
+
+
+def _as_called(command: Node, given: Sequence[str]) -> Iterator[list[str]]:
+    """The words of a command in a function that was given these: `"$@"` stands for all of them, or for the last."""
+    name, said = called(command)
+    words = [name, *said]
+    if not name:
+        return
+    if not any(_HANDS_ON.fullmatch(word) for word in words):
+        yield words
+        return
+    for gone in range(min(_SHIFTS, max(len(given) - 1, 0)) + 1):
+        found: list[str] = []
+        for word in words:
+            found += given[gone:] if _HANDS_ON.fullmatch(word) else [word]
+        if found:
+            yield [found[0].rsplit("/", 1)[-1], *found[1:]]
+
+
+def _of_command(program: Program, command: Node, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    name, said = words[0], words[1:]
+    decide = TABLE.get(name)
+    what = decide(said) if decide is not None and name not in program.functions else ""
+    if what:
+        yield name, what
+    if name in ("psql", "mysql", "mariadb", "sqlite3") and command.parent is not None:
+        fed = command.parent if command.parent.type == "redirected_statement" else command
+        if not what and _sql([text(fed)]):
+            yield name, _sql([text(fed)])
+    if re.search(r">\s*/dev/(tcp|udp)/", text(command.parent) if command.parent is not None else ""):
+        yield "/dev/tcp", _MESSAGE

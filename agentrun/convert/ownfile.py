@@ -26,6 +26,9 @@ _USAGE = re.compile(r"usage|help|manual|version|license|show", re.I)
 
 SHELL_PID = "AGENTRUN_SHELL_PID"
 SCRIPT = "AGENTRUN_SCRIPT"  # sh cannot be told its `$0`
+_WRITTEN_PID = f"`$$` is written ${SHELL_PID}: its value stays the same in all steps"
+_WRITTEN_NAME = f"`$0` is written ${SCRIPT}: in sh it would name the step's own file"
+_WRITTEN_SOURCE = "BASH_SOURCE is written $0: it would name the step's own file"
 _NAME = re.compile(r"(?<!\\)((?:\\\\)*)(?:\$0(?![0-9A-Za-z_])|\$\{0(?=[}#%:]))")
 _PID = re.compile(r"(?<!\\)((?:\\\\)*)(?:\$\$|\$\{\$\})(?=(\w)?)")
 _SOURCE = re.compile(r"\$BASH_SOURCE\b(?!\[)|\$\{BASH_SOURCE(?:\[(?:0|-1)\])?(\}|[#%/:^,@-])")
@@ -90,10 +93,10 @@ def reads_history(program: Program) -> bool:
     return re.search(r"(?m)^\s*set\s+-o\s+history|^\s*fc\s+-", program.source) is not None
 
 
-def rewritten(program: Program, changed: list[int]) -> list[str]:
+def rewritten(program: Program, changed: dict[str, list[int]]) -> list[str]:
     """The lines of the script, with `$$` and BASH_SOURCE (in sh: `$0`) replaced where the shell would expand them.
 
-    The numbers of those that are not as they were are added to `changed`.
+    What was done is added to `changed`, in words, with the numbers of the lines.
     """
     if not any(mark in program.source for mark in ("$$", "${$}", "$0", "${0", "BASH_SOURCE")):
         return list(program.lines)
@@ -105,7 +108,15 @@ def rewritten(program: Program, changed: list[int]) -> list[str]:
         at = end
     parts.append(_replaced(program, data[at:].decode(errors="replace"), "text"))
     lines = "".join(parts).split("\n")
-    changed += [number for number, (old, new) in enumerate(zip(program.lines, lines, strict=False), 1) if old != new]
+    for number, (old, new) in enumerate(zip(program.lines, lines, strict=False), 1):
+        if old == new:
+            continue
+        if new.count(SHELL_PID) > old.count(SHELL_PID):
+            changed.setdefault(_WRITTEN_PID, []).append(number)
+        if new.count(SCRIPT) > old.count(SCRIPT):
+            changed.setdefault(_WRITTEN_NAME, []).append(number)
+        if new.count("BASH_SOURCE") < old.count("BASH_SOURCE"):
+            changed.setdefault(_WRITTEN_SOURCE, []).append(number)
     return lines[: len(program.lines)]
 
 

@@ -7,7 +7,6 @@ that defines or says it. `actions` are the texts of traps and of `eval`, parsed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -25,9 +24,6 @@ _PREFIXES = {
     "runuser": ("-u",),
 }  # fmt: skip
 _AFTER = {"timeout": 1, "chrt": 1}  # words of theirs before the command
-
-
-_CHANGES_FUNCTIONS = re.compile(r"(?m)\b(readonly|unset|declare|typeset|export)\s+-\w*f|^\s*(source|\.)\s|\beval\b")
 
 
 class Action(NamedTuple):
@@ -71,16 +67,6 @@ class Program:
     def defines(self, node: Node) -> bool:
         """Whether it defines a function. `function` is no word of sh: a command that is not found, and then a group."""
         return node.type == "function_definition" and (self.dialect == "bash" or not text(node).startswith("function"))
-
-    @cached_property
-    def hands_on_text(self) -> bool:
-        """Whether functions are handed on as they stand in the script: always in sh, which cannot print one.
-
-        bash can, but then forgets their lines, which its messages name. So there, too, where each has one definition
-        that nothing takes back.
-        """
-        once = all(len(found) == 1 for found in self.functions.values())
-        return self.dialect == "sh" or (once and not _CHANGES_FUNCTIONS.search(self.source))
 
     @cached_property
     def enders(self) -> frozenset[str]:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from itertools import dropwhile
 
 from ..errors import UsageError
-from ..spec.fields import JOB_NAME
-from .draft import Draft, DraftStep
-from .notes import IN_PLACE, Converted, Note
+from . import calling
+from .calling import first_line
+from .notes import Converted, Note
 from .pycalls import Call, calls
 from .pytables import What
 
@@ -33,7 +33,6 @@ WHY: dict[What, str] = {
     "database": "a rerun writes the rows again",
     "files": "a rerun finds the file gone",
 }
-_NO_DESCRIPTION = re.compile(r"coding[:=]|vim:|-\*-|copyright|licen[sc]e|spdx|\bauthor\b", re.IGNORECASE)
 _MOST = 40  # calls that are listed one by one
 _VENVS = (".venv", "venv", "env", ".env")
 _PYTHON_2 = re.compile(
@@ -67,8 +66,6 @@ def convert(data: bytes, path: str | None) -> Converted:
         raise UsageError("a Python script is called by its path, and standard input has none",
                          "name the file: agentrun convert FILE")  # fmt: skip
     whole = os.path.abspath(path)
-    if any("\ud800" <= char <= "\udfff" for char in whole):
-        raise UsageError(f"the name of {whole!r} is not UTF-8, and cannot stand in a job file", "rename the script")
     tree = parsed(data)
     notes = [Note("kept", 0, "a Python script stays one step: it is called as it is")]
     found: list[Call] = []
@@ -82,32 +79,14 @@ def convert(data: bytes, path: str | None) -> Converted:
     command = _command(data, whole)
     notes += _venv_unused(data, whole, command)
     keys, said = _on_interrupt(found)
-    name = job_name(whole)
-    step = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    step = step if re.match("[A-Za-z_]", step) else f"run-{step}"[:64]
-    description = _description(data, tree)
-    draft = Draft(
-        name,
-        [*([("description", description)] if description else []), ("carry", "shell")],
-        [DraftStep(step, [*keys, ("run", command)], said=said)],
-        comment=f"Converted from {whole}",
-        said={"carry": IN_PLACE},
-    )
-    return Converted(draft, notes)
-
-
-def job_name(path: str) -> str:
-    """What a job is called that starts this file: `nightly-sync` for `/opt/nightly sync.py`."""
-    stem = os.path.splitext(os.path.basename(path))[0].lstrip(".")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64].rstrip("-.")
-    return name if re.fullmatch(JOB_NAME, name) else "job"
+    return calling.calls(whole, command, notes, description=_description(data, tree), keys=keys, said=said)
 
 
 # -- how it is started
 
 
 def _command(data: bytes, path: str) -> str:
-    program, *options = _first_line(data) or [""]
+    program, *options = first_line(data) or [""]
     if program and os.access(path, os.X_OK):
         return shlex.quote(path)
     if os.path.basename(program) == "env":
@@ -117,13 +96,6 @@ def _command(data: bytes, path: str) -> str:
     if beside:
         program, options = os.path.join(beside, "bin", "python"), []
     return shlex.join([program or "python3", *options, path])
-
-
-def _first_line(data: bytes) -> list[str]:
-    """The interpreter that the first line names, and its options. The kernel takes all behind the first blank for one
-    option; `env -S` takes it apart, and so does everybody who reads it."""
-    line = data[:256].split(b"\n")[0]
-    return line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
 
 
 def _venv_beside(path: str) -> str | None:
@@ -145,7 +117,7 @@ def _is_venv(folder: str) -> bool:
 def _venv_unused(data: bytes, path: str, command: str) -> list[Note]:
     """A script that is started by its path, with an environment beside it that its first line does not name."""
     beside = _venv_beside(path)
-    if beside is None or command != shlex.quote(path) or beside in " ".join(_first_line(data)):
+    if beside is None or command != shlex.quote(path) or beside in " ".join(first_line(data)):
         return []
     return [
         Note("advice", 1, f"{beside} is not what its first line starts it with: what is installed there is not found",
@@ -159,19 +131,7 @@ def _venv_unused(data: bytes, path: str, command: str) -> list[Note]:
 def _description(data: bytes, tree: ast.Module | str) -> str:
     """The first sentence of its docstring, else of the comment at its top."""
     text = "" if isinstance(tree, str) else ast.get_docstring(tree) or ""
-    if not text:
-        comment: list[str] = []
-        for line in data[:4096].decode(errors="replace").splitlines():
-            plain = line.strip().lstrip("#").strip(" \t-=*#")
-            if line.startswith("#!") or _NO_DESCRIPTION.search(line):
-                continue
-            if not line.startswith("#") or (comment and not plain):
-                break
-            comment += [plain] if plain else []
-        text = " ".join(comment)
-    sentence = re.split(r"(?<=[.!?])\s|\n\s*\n", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
-    sentence = "".join(char for char in sentence if char.isprintable()).strip().removesuffix(".")
-    return sentence if len(sentence) <= 200 else sentence[:199].rstrip() + "…"
+    return calling.first_sentence(text) if text else calling.said_at_top(data)
 
 
 def _line_of(complaint: str) -> int:

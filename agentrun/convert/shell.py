@@ -10,42 +10,32 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import AgentrunError
 from ..model import JSON
-from ..spec.fields import JOB_NAME
+from . import calling
 from . import loops as foreach
 from .advice import advice
 from .bonds import JOBS
 from .draft import Draft, DraftStep
 from .groups import Group, grouped
 from .header import Header, Interpreter, header, interpreter
+from .lifting import lifted
 from .names import names
-from .notes import Note
+from .notes import Converted, Note
 from .ownfile import reads_history, rewritten, why_whole
 from .program import Dialect, Program
 from .statements import MAX_LINES, cut
 from .syntax import accepts, command_name, first_line, is_background, walk
 
-_OWN = {"bash": "$$, BASH_SOURCE", "sh": "$$, $0"}
+_MOST = 5  # places that a note names
 
 
 class NotAShellScript(AgentrunError):
     """Empty, binary, or of another language: nothing for this converter."""
 
     exit_code = 65
-
-
-class Converted(NamedTuple):
-    """`statements`: how many there are at the script's top; `whole`: it is one step that calls the script."""
-
-    draft: Draft
-    notes: list[Note]
-    statements: int = 0
-    whole: bool = False
 
 
 def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
@@ -73,7 +63,12 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
     why = _why_not(program, said, source)
     if why is not None:
         return _calls(where, said.shell, why[1], why[0], top, source)
-    return _divided(program, said, top, where, loops)
+    body = lifted(program)
+    if body is None:
+        return _divided(program, said, top, where, loops)
+    result = _divided(Program(body.source, dialect), said, top, where, loops)
+    note = Note("lifted", body.first, f"the body of {body.name} is the job's steps, since the script only calls it")
+    return result._replace(notes=sorted([note, *result.notes], key=lambda each: each.line))
 
 
 def _text(data: bytes, path: str | None) -> str | None:
@@ -135,24 +130,17 @@ def _why_not(program: Program, said: Interpreter, source: str) -> tuple[int, str
 
 
 def _calls(path: str | None, shell: Sequence[str], why: str, line: int, top: Header, source: str = "") -> Converted:
-    """The job with one step that calls the script: by its path alone where that can be executed."""
+    """The job with one step that calls the script."""
+    if path is not None:
+        note = Note("kept", line, f"kept whole: {why}", "its one step calls it, and begins again from its start")
+        command = calling.command_of(path, shell or ("/bin/sh",))
+        return calling.calls(path, command, [note], description=top.description, comment=top.comment)
+    note = Note("kept", line, f"kept whole: {why}", "its one step is the whole text")
     keys: list[tuple[str, JSON]] = [("description", top.description)] if top.description else []
-    hint = (
-        "the one step of the job calls it; it has no steps to go on with" if path else "its one step is the whole text"
-    )
-    note = Note("kept", line, f"kept whole: {why}", hint)
-    if path is None:
-        keys.append(("shell", list(shell)))
-        body = source.split("\n", 1)[1] if source.startswith("#!") else source
-        step = DraftStep("script", (("run", body.strip("\n") + "\n"),))
-        return Converted(Draft("script", keys, (step,), "\n".join(top.comment)), [note], 1, True)
-    command = shlex.quote(path)
-    if not os.access(path, os.X_OK):
-        command = shlex.join([*(shell or ("/bin/sh",)), path])
-    keys.append(("carry", "shell"))  # it starts in the folder that the script would start in
-    step = DraftStep(_step_id(path), (("run", command),))
-    comment = _joined_comment(path, top)
-    return Converted(Draft(_job_name(path), keys, (step,), comment), [note], 1, True)
+    keys.append(("shell", list(shell)))
+    body = source.split("\n", 1)[1] if source.startswith("#!") else source
+    step = DraftStep("script", (("run", body.strip("\n") + "\n"),))
+    return Converted(Draft("script", keys, (step,), "\n".join(top.comment)), [note], 1, True)
 
 
 def _divided(program: Program, said: Interpreter, top: Header, path: str | None, loops: bool) -> Converted:
@@ -162,7 +150,7 @@ def _divided(program: Program, said: Interpreter, top: Header, path: str | None,
             f"{path or 'the input'} does nothing: it has only comments", "name a script that does something"
         )
     groups = foreach.divided(program, divided.pieces) if loops else grouped(program, divided.pieces)
-    changed: list[int] = []
+    changed: dict[str, list[int]] = {}
     lines = rewritten(program, changed)
     notes = _notes(program, groups, changed, path)
     steps = _steps(program, groups, lines, notes, loops)
@@ -170,7 +158,7 @@ def _divided(program: Program, said: Interpreter, top: Header, path: str | None,
     keys += [("carry", "shell"), ("shell", list(said.shell))]
     if path is not None:
         keys.append(("script", path))
-    draft = Draft(_job_name(path), keys, steps, _joined_comment(path, top))
+    draft = Draft(calling.job_name(path), keys, steps, calling.origin(path, top.comment))
     return Converted(draft, notes, divided.statements)
 
 
@@ -229,7 +217,7 @@ def _bare(lines: Sequence[str], first: int, last: int) -> tuple[int, int]:
 
 def _defines(program: Program, group: Group) -> bool:
     nodes = [node for piece in group.pieces for node in piece.nodes if node.type != ";"]
-    return program.hands_on_text and all(map(program.defines, nodes))
+    return all(map(program.defines, nodes))
 
 
 def _leaves_running(program: Program, group: Group) -> bool:
@@ -246,30 +234,49 @@ def _outside(found: dict[str, str]) -> str:
     return f"it {what}: after an interruption somebody says whether that was done"
 
 
-def _notes(program: Program, groups: Sequence[Group], changed: Sequence[int], path: str | None) -> list[Note]:
-    notes = []
+def _notes(
+    program: Program, groups: Sequence[Group], changed: Mapping[str, Sequence[int]], path: str | None
+) -> list[Note]:
+    notes = [*_together(groups), *_asking(groups)]
+    for what, lines in changed.items():
+        notes.append(Note("kept", lines[0], f"{what} ({_lines(lines)})" if len(lines) > 1 else what))
     for group in groups:
-        for piece in group.pieces:
-            if piece.why:
-                first = first_line(piece.nodes[0])
-                notes.append(
-                    Note("kept", first, f"lines {first} to {piece.last} stay in one step: {'; '.join(piece.why)}")
-                )
-        for deed, name in group.outside.items():
-            said = f"`{name}` {deed}: after an interruption the step asks"
-            hint = "`on_interrupt: verify` where a command can tell whether it was done"
-            notes.append(Note("advice", first_line(group.pieces[-1].nodes[0]), said, hint))
-    if changed:
-        where = f"line{'s' * (len(changed) > 1)} {', '.join(map(str, changed))}"
-        said = (
-            f"{where}: {_OWN[program.dialect]}, of which each step has its own, is written so that it is the script's"
-        )
-        notes.append(Note("kept", changed[0], said))
+        if _leaves_running(program, group):
+            said = "what it starts in the background goes on after the job; after a crash no resume starts it anew"
+            notes.append(Note("kept", first_line(group.pieces[-1].nodes[0]), said))
     for node in walk(program.root) if program.dialect == "sh" else ():
         if node.type == "function_definition" and not program.defines(node):
             said = "`function` is no word of sh: dash takes it for a command, and runs the body at once"
             notes.append(Note("bug", first_line(node), said, "`name() {`, or `#!/bin/bash`"))
     return sorted([*notes, *advice(program, path)], key=lambda note: note.line)
+
+
+def _together(groups: Sequence[Group]) -> Iterator[Note]:
+    """What was not divided, by its reason."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for piece in (piece for group in groups for piece in group.pieces):
+        for why in piece.why:
+            found.setdefault(why, []).append((first_line(piece.nodes[0]), piece.last))
+    for why, spans in found.items():
+        where = ", ".join(f"{first} to {last}" for first, last in spans[:_MOST])
+        more = f" and {len(spans) - _MOST} more" if len(spans) > _MOST else ""
+        yield Note("kept", spans[0][0], f"lines {where}{more} stay together{' each' * (len(spans) > 1)}: {why}")
+
+
+def _asking(groups: Sequence[Group]) -> Iterator[Note]:
+    found: dict[tuple[str, str], list[int]] = {}
+    for group in groups:
+        for deed, name in group.outside.items():
+            found.setdefault((name, deed), []).append(first_line(group.pieces[-1].nodes[0]))
+    hint = "`on_interrupt: verify` where a command can tell whether it was done"
+    for (name, deed), lines in found.items():
+        also = f" ({_lines(lines)})" if len(lines) > 1 else ""
+        yield Note("advice", lines[0], f"`{name}` {deed}{also}: after an interruption the step asks", hint)
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _MOST} more" if len(numbers) > _MOST else ""
+    return f"lines {', '.join(map(str, numbers[:_MOST]))}{more}"
 
 
 def _plain_file(path: str) -> bool | None:
@@ -282,20 +289,3 @@ def _plain_file(path: str) -> bool | None:
     except OSError:
         return None
     return not Program(text.decode(errors="replace"), "sh").functions
-
-
-def _joined_comment(path: str | None, top: Header) -> str:
-    origin = f"Converted from {path}" if path else ""
-    comment = "\n".join(top.comment)
-    return "\n\n".join(part for part in (origin, comment) if part)
-
-
-def _job_name(path: str | None) -> str:
-    stem = re.sub(r"\.(sh|bash|ksh|zsh|fish|csh|tcsh)$", "", os.path.basename(path or "script"))
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64]
-    return name if re.fullmatch(JOB_NAME, name) else "script"
-
-
-def _step_id(path: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", _job_name(path)).strip("-")
-    return name if name[:1].isalpha() else f"run-{name}"

@@ -92,6 +92,8 @@ def words(command: Node) -> list[Node]:
     """The name of a simple command and its arguments, without assignments before it and redirections."""
     if command.type == "command":
         name = command.child_by_field_name("name")
+        if name and name.prev_sibling and name.prev_sibling.end_byte == name.start_byte:
+            return []  # the end of the value in `A=$B.gz`, which the parser takes for a command
         first = [name.children[0] if name.children else name] if name else []
         return first + command.children_by_field_name("argument")
     return [child for child in command.children if child.type != "comment"]

@@ -41,12 +41,31 @@ GROUPS = [
     ("f() { tar c x; }\nf\nf\n", ["f() { tar c x; }", "f", "f"]),
     ("x | mail -s a b\ntar c x\n", ["x | mail -s a b", "tar c x"]),
     ("sleep 5 &\ntar c x\n", ["sleep 5 &", "tar c x"]),
-    ("find a -print\nfind a -delete\nfind b -delete\n", ["find a -print|find a -delete", "find b -delete"]),
+    ("find a -print\nfind a -delete\nfind b -delete\n", ["find a -print|find a -delete|find b -delete"]),
     # what can be done any number of times may stand together, with what it tidies up for
     ("rm -f a\nrm -f b\ntar c x\n", ["rm -f a|rm -f b|tar c x"]),
     ("rm -f a\nchmod 600 b\n\ntar c x\n", ["rm -f a|chmod 600 b", "tar c x"]),
     ("df -h >>r\nuptime >>r\nmail x <r\n", ["df -h >>r|uptime >>r|mail x <r"]),
     ("sed -i s/a/b/ c\nsed -i s/b/c/ d\n", ["sed -i s/a/b/ c|sed -i s/b/c/ d"]),
+    # what finishes a deed, and looks at what came of it
+    ("dump >$F.part\nmv $F.part $F\nrsync a b\n", ["dump >$F.part|mv $F.part $F", "rsync a b"]),
+    ("dump -o \"$F.part\" x\nmv \"$F.part\" $F\nchmod 600 $F\n",
+     ["dump -o \"$F.part\" x|mv \"$F.part\" $F|chmod 600 $F"]),
+    ("tar x a\nmv a b\n", ["tar x a", "mv a b"]),
+    ("dump >x\nS=$(stat x)\nif [ $S -lt 9 ]; then false; fi\n\nrsync a b\n",
+     ["dump >x|S=$(stat x)|if [ $S -lt 9 ]; then false; fi", "rsync a b"]),
+    ("tar c x\nrm -f x\n\nrsync a b\n", ["tar c x", "rm -f x", "rsync a b"]),
+    # a heading belongs to what follows
+    ("tar c x\n\necho next\n\nrsync a b\n", ["tar c x", "echo next|rsync a b"]),
+    ("A=1\nB=2\nC=3\n\necho next\nD=4\n\nrsync a b\n", ["A=1|B=2|C=3", "echo next|D=4|rsync a b"]),
+    ("tar c x\necho copying...\n\nrsync a b\n", ["tar c x", "echo copying...|rsync a b"]),
+    ("echo Cache\n\nfind a -delete\nfind b -exec rm {} +\nfind c | xargs rm\n",
+     ["echo Cache|find a -delete|find b -exec rm {} +|find c | xargs rm"]),
+    # preparation is one
+    ("set -e\n\nA=1\n\nB=2\n\n# check\n[ -d a ] || exit\n\n# deed\ntar c x\n",
+     ["set -e|A=1|B=2|[ -d a ] || exit", "tar c x"]),
+    (". ./a.env\n. /etc/b\nsource lib/c.sh\nA=$B.sql.gz\n\ntar c x\n",
+     [". ./a.env|. /etc/b|source lib/c.sh|A=$B.sql.gz", "tar c x"]),
     # an end that only says so
     ("tar c x\n\necho end\n", ["tar c x|echo end"]),
     ("tar c x\n\nA=1\nB=2\necho $A\n", ["tar c x", "A=1|B=2|echo $A"]),
@@ -98,7 +117,8 @@ OUTSIDE = [
     ("api() { curl \"$@\"; }; post() { api -X POST \"$@\"; }; post x.org", "sends a POST request"),
     ("run() { echo \"$@\"; \"$@\"; }; run tar c x; run mail -s a b", "sends mail"),
     ("try() { n=$1; shift; \"$@\" || sleep \"$n\"; }; try 3 /usr/sbin/sendmail a <b", "sends mail"),
-    ("f() { f \"$@\" x; }; f a", ""), ("f() { g \"$@\"; }; g() { f -x \"$@\" a; }; f -X POST", ""), ("echo a >/dev/tcp/b/25", "sends a message"),
+    ("f() { f \"$@\" x; }; f a", ""), ("f() { g \"$@\"; }; g() { f -x \"$@\" a; }; f -X POST", ""),
+    ("echo a >/dev/tcp/b/25", "sends a message"),
 ]  # fmt: skip
 
 

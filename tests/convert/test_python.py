@@ -10,8 +10,8 @@ from textwrap import dedent
 
 import pytest
 
-from agentrun.convert.pycalls import calls
 from agentrun.convert.calling import job_name
+from agentrun.convert.pycalls import calls
 from agentrun.convert.python import convert, is_python
 from agentrun.errors import UsageError
 

@@ -54,18 +54,18 @@ steps:
     TODAY=$(date +%F)
     DIR=/srv/backup
 
-- id: dump-database
+- id: dump-the-database
   run: |
     # Dump the database
     pg_dump wiki | gzip > "$DIR/$TODAY.gz"
 
-- id: copy-off
+- id: copy-it-off
   run: |
     # Copy it off
     rsync -a "$DIR/" store:/backup/
     echo "done"
 
-- id: tell-others
+- id: tell-the-others
   # it sends mail: after an interruption somebody says whether that was done
   on_interrupt: ask
   run: |
@@ -184,7 +184,7 @@ REWRITTEN = [
 def test_what_each_step_has_of_its_own(shell: str, line: str, becomes: str) -> None:
     result = converted(f"#!/bin/{shell}\n{line}\ntar c a\n")
     assert steps(result)[0].startswith(becomes + "\n")
-    assert ("written so that it is the script's" in messages(result.notes)) == (line != becomes)
+    assert ("is written $" in messages(result.notes)) == (line != becomes)
 
 
 HEADERS = [
@@ -210,7 +210,7 @@ def test_what_a_script_says_of_itself(text: str, description: str | None, commen
 ADVICE = [
     ("TOKEN=$(curl -s x/token)\na", "TOKEN is fetched once"),
     ("FREE=$(df / | tail -1)\na", "FREE is measured once"),
-    ("UP=$(pgrep nginx)\na", "UP says what was running then"),
+    ("UP=$(pgrep nginx)\na", "UP is asked for once: a resume goes on with what was running then"),
     ("DAY=$(date +%F)\na", "DAY keeps its value"),
     ("for i in 1 2; do FREE=$(df $i); done\na", ""),
     ("T=$(mktemp)\ntrap 'rm -f \"$T\"' EXIT\na >$T", "the EXIT trap removes $T"),
@@ -220,7 +220,10 @@ ADVICE = [
     ("ps aux | grep -v grep | grep x.sh && exit\na", "looks for itself"),
     ("while ! a; do sleep 5; done\nb", "it waits in a loop"),
     ("while true; do a; sleep 5; done", "it never ends"),
-    ("a &\nb", ""),
+    ("a &\nb", "after a crash no resume starts it anew"),
+    ("A=$(df /)\nB=$(du /)\nC=$(uptime)\na", "advice 2: A, B, C are measured once"),
+    ("mail -s a b\nc\nmail -s d b", "advice 2: `mail` sends mail (lines 2, 4)"),
+    ("a\nb=$?\nc\nd | e\nf=${PIPESTATUS[1]}", "kept 2: lines 2 to 3, 5 to 6 stay together each: the status of"),
     ("a\nb", ""),
 ]
 
@@ -246,7 +249,11 @@ def test_functions_are_given_as_they_stand() -> None:
     assert not any("defines" in dict(step.keys) for step in bug.draft.steps)
 
 
-@pytest.mark.parametrize("letters", ["a" * 20_000, "a " * 10_000, "$" * 10_000, "# " * 10_000, "ps " * 5_000])
+LONG = ["a" * 20_000, "a " * 10_000, " " * 10_000, "$" * 10_000, "# " * 10_000, "ps " * 5_000, '\\"' * 5_000,
+        "/a" * 5_000, "a, " * 5_000, "1" * 10_000, "a=" * 5_000, "--a " * 5_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("letters", LONG, ids=[one[:4] for one in LONG])
 def test_a_long_line_takes_no_time(letters: str) -> None:
     start = time.process_time()
     converted(f"#!/bin/bash\n# {letters}\necho '{letters}'\nA='{letters}'\ntar c a\n")
