@@ -1,8 +1,13 @@
-"""The example of `agentrun convert`: what runs before it."""
+"""The example of `agentrun convert`: what runs before it, and what it makes of that."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +33,47 @@ def test_a_scan_says_what_should_be_durable() -> None:
         ("sync.sh", 22, "api: a POST without an idempotency key"),
         ("sync.sh", 29, "retries by hand"),
     ]
+
+
+AFTER = EXAMPLES / "convert" / "after"
+SCRIPTS = ("backup", "report", "sync")
+
+
+def made(folder: Path) -> dict[str, str]:
+    """What `convert` makes of `before/`, as it would in /opt/shop, with agentrun in /opt/agentrun."""
+    shop = folder / "shop"
+    shutil.copytree(BEFORE, shop)
+
+    def convert(*arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "-P", "-m", "agentrun", "convert", *arguments],
+            cwd=shop, env={name: value for name, value in os.environ.items() if name != "AGENTRUN_HOME"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+
+    convert("crontab", "-o", "jobs")
+    for name in SCRIPTS:
+        convert(f"{name}.sh", "-o", f"scripts/{name}.yaml")
+    names = ["crontab", *(f"{name}.yaml" for name in SCRIPTS)]
+    texts = {name: (shop / "jobs" / name).read_text() for name in names}
+    texts |= {f"scripts/{name}.yaml": (shop / "scripts" / f"{name}.yaml").read_text() for name in SCRIPTS}
+    python = os.path.abspath(sys.executable)
+    return {
+        name: text.replace(str(shop), "/opt/shop").replace(python, "/opt/agentrun/.venv/bin/python")
+        for name, text in texts.items()
+    }
+
+
+def test_what_comes_out_is_what_convert_makes(tmp_path: Path) -> None:
+    """To make it anew: python -m tests.examples.test_convert"""
+    expected = made(tmp_path)
+    found = {str(path.relative_to(AFTER)): path.read_text() for path in AFTER.rglob("*") if path.is_file()}
+    assert found == expected
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        for name, text in made(Path(place)).items():
+            (AFTER / name).parent.mkdir(parents=True, exist_ok=True)
+            (AFTER / name).write_text(text)
