@@ -63,7 +63,7 @@ def said(comment: Sequence[str]) -> tuple[str, str]:
         if not re.search(r"[^\W\d_]{2}", text) or is_furniture(text):
             kept = []
         else:
-            kept.append(re.sub(r"^[-=*~_ ]{2,}|[-=*~_#: ]{2,}$", "", text).strip())
+            kept.append(re.sub(r"^([-=*~_])\1+ *|[ :]*([-=*~_#])\2+$", "", text).strip(" :"))
     if not kept:
         return "", ""
     whole = re.sub(r"\s+", " ", " ".join(kept)).rstrip(":").strip()

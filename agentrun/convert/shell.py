@@ -57,6 +57,7 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
             source,
         )
     dialect: Dialect = "bash" if said.language == "bash" else "sh"
+    unnamed = _unnamed(lines[0], dialect)
     about = {0} if lines[0].startswith("#!") else set()
     about |= {number - 1 for number in top.lines}
     program = Program("\n".join("" if number in about else line for number, line in enumerate(lines)), dialect)
@@ -65,10 +66,19 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
         return _calls(where, said.shell, why[1], why[0], top, source)
     body = lifted(program)
     if body is None:
-        return _divided(program, said, top, where, loops)
+        result = _divided(program, said, top, where, loops)
+        return result._replace(notes=[*unnamed, *result.notes])
     result = _divided(Program(body.source, dialect), said, top, where, loops)
     note = Note("lifted", body.first, f"the body of {body.name} is the job's steps, since the script only calls it")
-    return result._replace(notes=sorted([note, *result.notes], key=lambda each: each.line))
+    return result._replace(notes=sorted([*unnamed, note, *result.notes], key=lambda each: each.line))
+
+
+def _unnamed(first: str, dialect: Dialect) -> list[Note]:
+    """That nothing says which shell it is for: whoever starts it by its path gives it to his own, cron to sh."""
+    if first.startswith("#!") or dialect != "bash":
+        return []
+    said = "its first line is no #!, so cron's sh would run it, which does not know all that it says; the job has bash"
+    return [Note("bug", 1, said, "#!/bin/bash belongs in the first line")]
 
 
 def _text(data: bytes, path: str | None) -> str | None:

@@ -16,8 +16,8 @@ import agentrun.convert
 FOLDER = Path(agentrun.convert.__file__).parent
 CALLS = frozenset(("compile", "search", "match", "fullmatch", "sub", "split", "findall", "finditer"))
 FLAGS = {name: getattr(re, name) for name in ("I", "M", "S", "IGNORECASE", "MULTILINE", "DOTALL")}
-LENGTH = 4_000
-SECONDS = 2.0  # one that goes through the rest of the line from each place needs a tenth of it
+LENGTH = 1_500
+SECONDS = 5.0  # of the processor; one that goes through the rest of the line from each place needs a hundredth of it
 PARTS = (" ", "a", "a ", "# ", "--a ", "'", '"', "$(", "\\ ", "ps ", "/a", "*", "1", "a=", "a=b ", "A_",
          "a.", "(", "[ ", "a, ")  # fmt: skip
 
@@ -66,19 +66,19 @@ def slow_on(pattern: Pattern) -> Iterator[str]:
     """What a line is made of that takes too long. A pattern that goes on for ever is cut off."""
     compiled = re.compile(pattern.text, pattern.flags)
     call = compiled.match if pattern.call in ("match", "fullmatch") else compiled.search
-    before = signal.signal(signal.SIGALRM, _ring)
+    before = signal.signal(signal.SIGVTALRM, _ring)
     try:
         for part in PARTS:
             line = (part * LENGTH)[:LENGTH] + "\0!"
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
             try:
                 call(line.encode() if isinstance(pattern.text, bytes) else line)  # type: ignore[arg-type]
             except TimeoutError:
                 yield part
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 FOUND = list(patterns())
