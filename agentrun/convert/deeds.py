@@ -69,7 +69,7 @@ def _of_program(stem: str, name: str, said: Sequence[str], command: Node) -> tup
     if stem in _SUBCOMMANDS:
         plain = [one for one in said if re.fullmatch(r"[a-z][a-z0-9-]*", one)]
         if not plain and (target := _written(command)):
-            return stem, target
+            return (target, "") if target.startswith(stem) else (stem, target)
         two = 2 if stem in _TWO and len(plain) > 1 and (plain[0] in _SUBCOMMANDS or stem == "bundle") else 1
         return " ".join((stem, *plain[:two])), ""
     if stem == "find":
@@ -176,7 +176,7 @@ def _object(word: Node) -> str:
 
 def _plain(path: str) -> str:
     plain = re.sub(r"\$\{\w+[^}]*\}|\$\w+|[\"'*?]", " ", path).strip().rstrip("/")
-    if re.search(r"`|\$\(", plain) or re.match(r"-|\d+$|dev/null", plain):
+    if re.search(r"`|\$\(", plain) or re.match(r"-|\d+$|/?dev/", plain):
         return ""
     last = re.sub(r"(?<=\w)(\.(tar|sql|gz|bz2|xz|zip|log|txt|json|csv|sh|part|new|tmp|conf|html?|ya?ml|xml))+$", "",
                   plain.rsplit("/", 1)[-1].rsplit(":", 1)[-1])  # fmt: skip

@@ -222,7 +222,7 @@ def _seen(program: Program, piece: Piece) -> _Seen:
         piece,
         kind_of(program, piece),
         anew=bool(piece.nodes) and piece.nodes[0].start_point.row > piece.first - 1,
-        defines=functions,
+        defines=functions and program.hands_on_text,
         says=all(_talks_only(program, node) for node in piece.nodes),
     )
 

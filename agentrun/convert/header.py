@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from .titles import sentence
+from .titles import is_code, sentence
 
 Language = Literal["bash", "sh", "other shell", "no shell"]
 
@@ -40,11 +40,14 @@ _SECTION = re.compile(
     r"(script )?(config\w*|variables?|settings|setup|constants?|parameters?|options|defaults?)( \w+)?", re.I
 )
 _LABELS = re.compile(
-    r"^(desc(ription)?|purpose|summary|synopsis|what|name|title|script|author|info|about|file)\s*:\s*", re.I
+    r"^([\w.-]+\.(ba)?sh\s*([-–—:]+\s*|$))?"
+    r"((desc(ription)?|purpose|summary|synopsis|what|name|title|script|author|info|about|file)\s*:\s*)?",
+    re.I,
 )
 _NO_SENTENCE = re.compile(
-    r"(usage|author|copyright|license|date|version|created|(c)|@|https?:|step \d|docs?:|source:|in order to|inspired by"
-    r"|add (to )?cron|run (with|using|this)|todo|note)\b|\$[ \d{]|\./|--?\w",
+    r"(usage|author|copyright|license|date|version|created|modified|added|step \d|in order to|inspired by|make sure"
+    r"|note|add (to )?cron|run (with|using|this)|this program is free|todo|params?|options?)\b|(https?|docs?|source):"
+    r"|\(c\)|@|\$[ \d{]|\./|--?\w|>",
     re.I,
 )
 _UNFINISHED = re.compile(r"(,|\b(in|to|of|the|and|or|for|with|a|an|from|by))$")
@@ -113,14 +116,14 @@ def header(lines: Sequence[str]) -> Header:
     block = lines[gap:end]
     attached = end < len(lines) and lines[end].strip() != ""
     said = sentence(block)
-    short = len(block) == 1 and len(said.split()) < 3
+    short = len(block) == 1 and len(_LABELS.sub("", _bare(block[0])).split()) < 3
     if not block or (attached and not _about_all(block, gap == at)) or short or _SECTION.fullmatch(said):
         return Header("", (), range(0))
     return _read(block, range(gap + 1, end + 1))
 
 
 def _about_all(block: Sequence[str], at_once: bool) -> bool:
-    said = sentence(block)
+    said = sentence([_LABELS.sub("", _bare(line)) for line in block])
     if not said or _PREPARES.match(said) or re.search(r"shellcheck ", "\n".join(block)):
         return False
     return at_once and (len(block) > 1 or len(said.split()) > 2)
@@ -132,16 +135,11 @@ def _read(block: Sequence[str], where: range) -> Header:
         bare.pop(0)
     while bare and not bare[-1]:
         bare.pop()
-    named = [
-        number
-        for number, line in enumerate(bare)
-        if " " in (said := _LABELS.sub("", line)) and re.search(r"[^\W\d_]{2}", said) and not _NO_SENTENCE.match(said)
-    ]
+    named = [number for number, line in enumerate(bare) if _is_sentence(_LABELS.sub("", line.strip()))]
     description = ""
     if named:
         number = named[0]
-        said = re.sub(r"^[\w.-]+\.(ba)?sh\s*(?:[-–—:]+\s*|$)", "", bare[number])
-        said = _LABELS.sub("", said)
+        said = _LABELS.sub("", bare[number].strip())
         below = bare[number + 1] if number + 1 < len(bare) else ""
         begins_small = re.match(r"[a-z(\"'`](?!\w*:)", below) is not None and not re.search(r"[.!:]$", said)
         goes_on = begins_small or (below != "" and _UNFINISHED.search(said) is not None)
@@ -151,6 +149,13 @@ def _read(block: Sequence[str], where: range) -> Header:
         if len(bare) == 1 or (len(bare) == 2 and description == " ".join(bare).rstrip(".")):
             bare = [] if description == " ".join(bare).rstrip(".") else bare
     return Header(description, tuple(bare), where)
+
+
+def _is_sentence(said: str) -> bool:
+    short = len(said.split()) < (2 if said[:1].isupper() else 3) and said.isascii()
+    if short or said.endswith(":") or is_code(said):
+        return False
+    return re.search(r"[^\W\d_]{2}", said) is not None and not _NO_SENTENCE.match(said)
 
 
 def _bare(line: str) -> str:

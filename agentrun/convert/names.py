@@ -251,4 +251,6 @@ def _plain(given: Iterable[Node]) -> str:
             known = "".join(inner) if word.type == "string" else " $X "
         parts.append(known)
     said = re.sub(r"\\[a-z0-9\[;]+m?|\[\d\d?(;\d+)*m|\[(INFO|info|\+|\*|LOG)\]", " ", " ".join(parts))
+    if re.search(r"\bv\d+\.\d", said):
+        return ""  # a banner
     return re.sub(r"^[\s\W]*(\$X[\s\W]*)+", "", said[:400]).strip()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .program import Program, called
-from .syntax import Node, text
+from .syntax import Node, redirects, text
 
 Decides = Callable[[Sequence[str]], str]
 
@@ -209,9 +209,8 @@ def _of_command(program: Program, command: Node, words: Sequence[str]) -> Iterat
     what = decide(said) if decide is not None and name not in program.functions else ""
     if what:
         yield name, what
-    if name in ("psql", "mysql", "mariadb", "sqlite3") and command.parent is not None:
-        fed = command.parent if command.parent.type == "redirected_statement" else command
-        if not what and _sql([text(fed)]):
-            yield name, _sql([text(fed)])
-    if re.search(r">\s*/dev/(tcp|udp)/", text(command.parent) if command.parent is not None else ""):
+    holder = command.parent if command.parent is not None and command.parent.type == "redirected_statement" else command
+    if name in ("psql", "mysql", "mariadb", "sqlite3") and not what and _sql([text(holder)]):
+        yield name, _sql([text(holder)])
+    if any(re.search(r">\s*/dev/(tcp|udp)/", text(one)) for one in redirects(command)):
         yield "/dev/tcp", _MESSAGE

@@ -148,7 +148,7 @@ def _kind(node: Node) -> str:
     if node.type in ("comment", "ansi_c_string"):
         return "kept"
     if node.type == "raw_string":
-        return "said" if _is_action(node) else "kept"
+        return "said" if _is_action(node) or _is_prompt(node) else "kept"
     if node.type == "heredoc_body" and node.parent is not None:
         start = [text(child) for child in node.parent.children if child.type == "heredoc_start"]
         return "kept" if start and re.search(r"['\"\\]", start[0]) else ""
@@ -162,6 +162,12 @@ def _kind(node: Node) -> str:
 def _is_action(word: Node) -> bool:
     parent = word.parent
     return parent is not None and parent.type == "command" and command_name(parent) in ("trap", "eval")
+
+
+def _is_prompt(word: Node) -> bool:
+    """`PS4='${BASH_SOURCE}: '`: expanded before each line that is traced."""
+    parent = word.parent
+    return parent is not None and parent.type == "variable_assignment" and text(parent.children[0]) == "PS4"
 
 
 def own_searches(program: Program, script: str | None) -> Sequence[int]:

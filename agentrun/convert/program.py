@@ -7,6 +7,7 @@ that defines or says it. `actions` are the texts of traps and of `eval`, parsed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -24,6 +25,9 @@ _PREFIXES = {
     "runuser": ("-u",),
 }  # fmt: skip
 _AFTER = {"timeout": 1, "chrt": 1}  # words of theirs before the command
+
+
+_READONLY = re.compile(r"\b(readonly\s+-\w*f|(declare|typeset)\s+-(\w*f\w*r|\w*r\w*f))")
 
 
 class Action(NamedTuple):
@@ -67,6 +71,14 @@ class Program:
     def defines(self, node: Node) -> bool:
         """Whether it defines a function. `function` is no word of sh: a command that is not found, and then a group."""
         return node.type == "function_definition" and (self.dialect == "bash" or not text(node).startswith("function"))
+
+    @cached_property
+    def hands_on_text(self) -> bool:
+        """Whether functions are given to later steps as they stand in the script, which keeps their line numbers.
+
+        In bash not where one is made readonly: it cannot be defined a second time.
+        """
+        return self.dialect == "sh" or _READONLY.search(self.source) is None
 
     @cached_property
     def enders(self) -> frozenset[str]:

@@ -227,7 +227,7 @@ def _bare(lines: Sequence[str], first: int, last: int) -> tuple[int, int]:
 
 def _defines(program: Program, group: Group) -> bool:
     nodes = [node for piece in group.pieces for node in piece.nodes if node.type != ";"]
-    return all(map(program.defines, nodes))
+    return program.hands_on_text and all(map(program.defines, nodes))
 
 
 def _leaves_running(program: Program, group: Group) -> bool:

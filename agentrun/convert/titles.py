@@ -15,6 +15,7 @@ from .syntax import listed
 
 _WORDS = 6
 _LENGTH = 40
+_LATIN = 0x24F  # the last letter of it; what comes later has no small letters to be written in
 
 _DECORATION = re.compile(
     r"^[\s#=*~_+<>|.:\u2500-\u257f-]+(?![\w/.])|^[\s#=*~_+<>|\u2500-\u257f-]+|[\s#=*~_+<>|\\\u2500-\u257f-]+$"
@@ -32,7 +33,10 @@ _CODE = re.compile(
     r"[;|&`]\s*$|\$\(|&&|\|\||^[./~]*/\S|^!?/?(usr/)?bin/|^[A-Za-z_]\w*=|^[\w./-]+ -|\s--?\w+(\s|=)|\s=\s|^\w+\(\)|2>&1"
     r"|>>|\s[A-Z_]+=\S"
     r"|^\s*(if|for|while|then|fi|done|do|else)\b.*[;\]]"
-    r"|^\s*(echo|sudo|cd|rm|cp|mv|exit|set|apt-get|chmod|chown|mkdir|curl|wget|rsync|tar|mysql|docker|source) "
+)
+_COMMAND = re.compile(
+    r"^\s*(echo|sudo|cd|rm|cp|mv|exit|set|apt-get|chmod|chown|mkdir|curl|wget|rsync|tar|mysql|docker|source) "
+    r"|(^|[\s:])([\d*,/]+ ){4}"
 )
 _ENDS = re.compile(r"(?<=\w)[.!?;](?:\s|$)|(?<=\w\w):\s|\s[-–—]+\s|\s\(|\.\.\.|…")
 _LEADS = re.compile(
@@ -51,7 +55,7 @@ _OF_A_CLAUSE = _PRONOUNS | listed("whose whether if when because since so unless
 _PREPOSITIONS = listed("""
     to with for from into in on at by of via using without before after under older newer than between within
     during und von nach mit""")
-_ARTICLES = listed("a an the that all any our your my their its this is are be each some per")
+_ARTICLES = listed("you a an the that all any our your my their its this is are be each some per")
 _DANGLING = _PREPOSITIONS | _OF_A_CLAUSE | _ARTICLES | listed("""
     was were no not more less only will can has have der die das""")
 _SMALL = (_DANGLING - {"older", "newer"}) | listed("it how new old every now up out make makes making sure ensure")
@@ -70,19 +74,28 @@ def sentence(comment: Sequence[str]) -> str:
     for line in comment:
         bare = _DECORATION.sub("", line.strip()[:400])
         bare = _DECORATION.sub("", bare)
-        if not bare or _DIRECTIVE.search(bare) or _CODE.search(bare) or not re.search(r"[^\W\d_]{2}", bare):
+        code = _CODE.search(bare) or is_code(bare)
+        if not bare or code or _DIRECTIVE.search(bare) or not re.search(r"[^\W\d_]{2}", bare):
             if said:
                 break
             continue
         said.append(bare)
-        if re.search(r"[.:!?]$", line.strip()) or len(" ".join(said)) > 60:
+        if re.search(r"[.:!?]$|[#=*~_\u2500-\u257f-]{2}$", line.strip()) or len(" ".join(said)) > 60:
             break
     whole = _LABEL.sub("", _NUMBERING.sub("", " ".join(said)))
     return _ENDS.split(whole, maxsplit=1)[0].strip(" .:!?,")
 
 
+def is_code(said: str) -> bool:
+    """Whether a comment is a command put out of use, or a line of a crontab."""
+    return _COMMAND.search(said) is not None
+
+
 def title(said: str) -> str:
     """The name that a sentence makes; empty where it is none."""
+    letters = [char for char in said if char.isalpha()]
+    if 2 * sum(ord(char) > _LATIN for char in letters) > len(letters):
+        return ""  # what would be left of it is a word or two
     words = _words(said)
     plain = [word for word in words if word.isalnum()]
     if plain[:1] == ["main"] and len(plain) < 3:
@@ -93,6 +106,8 @@ def title(said: str) -> str:
         if _is_prose(plain):
             return ""
         plain = _cut(words)
+        if plain[-1] in _VERBS_OF_PROSE:
+            return ""
     plain = _trimmed(plain)
     return slug(" ".join(plain)) if any(word not in _SMALL for word in plain) else ""
 
@@ -121,7 +136,7 @@ def _words(said: str) -> list[str]:
     words = re.sub(r"[;:()\[\]]", ",", plain).split()
     while words and not words[-1].isalnum():
         words.pop()
-    while words and not words[0].isalnum():
+    while words and (not words[0].isalnum() or words[0].isdigit()):
         words.pop(0)
     return words
 
@@ -160,4 +175,4 @@ def _trimmed(words: Sequence[str]) -> list[str]:
     return found
 
 
-__all__ = ["sentence", "slug", "title"]
+__all__ = ["is_code", "sentence", "slug", "title"]

@@ -118,7 +118,7 @@ OUTSIDE = [
     ("run() { echo \"$@\"; \"$@\"; }; run tar c x; run mail -s a b", "sends mail"),
     ("try() { n=$1; shift; \"$@\" || sleep \"$n\"; }; try 3 /usr/sbin/sendmail a <b", "sends mail"),
     ("f() { f \"$@\" x; }; f a", ""), ("f() { g \"$@\"; }; g() { f -x \"$@\" a; }; f -X POST", ""),
-    ("echo a >/dev/tcp/b/25", "sends a message"),
+    ("echo a >/dev/tcp/b/25", "sends a message"), ("set -e; echo '>/dev/tcp/a/1'", ""),
 ]  # fmt: skip
 
 

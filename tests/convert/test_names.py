@@ -33,6 +33,7 @@ SENTENCES = {
     "# ==========\n# Dump\n# ==========": "Dump",
     "# Dump the database\n# of the wiki": "Dump the database of the wiki",
     "# shellcheck disable=SC2086\n# Dump": "Dump",
+    "# \u2500\u2500 Phase 1: Harvest \u2500\u2500\u2500\u2500\n# of what": "Harvest",
     "# rm -rf /x": "",
     "#A=1": "",
     "#/usr/bin/dump x": "",
@@ -73,6 +74,8 @@ TITLES = {
     # no title
     "A dump that cannot be read is worse than none": "",
     "If the directory does not exist, create it": "",
+    "A run that overlaps another would fetch the same rows again": "",
+    "0 when the backup was successful": "",
     "It is too late": "",
     "because of this": "",
     "Main function": "",
@@ -80,6 +83,7 @@ TITLES = {
     "$DIR": "",
     "": "",
     "\u5907\u4efd": "",
+    "\u041f\u043e\u043b\u043d\u044b\u0439 \u0431\u044d\u043a\u0430\u043f VPS": "",
 }
 
 

@@ -173,6 +173,7 @@ REWRITTEN = [
     ("bash", 'cd "$(dirname "${BASH_SOURCE[0]}")"', 'cd "$(dirname "$0")"'),
     ("bash", 'D=${BASH_SOURCE%/*} E="$BASH_SOURCE"', 'D=${0%/*} E="$0"'),
     ("bash", "echo '${BASH_SOURCE[0]}'", "echo '${BASH_SOURCE[0]}'"),
+    ("bash", "PS4='+ ${BASH_SOURCE##*/}:$LINENO '", "PS4='+ ${0##*/}:$LINENO '"),
     ("bash", 'N=$(basename "$0")', 'N=$(basename "$0")'),
     ("sh", 'N=$(basename "$0")', 'N=$(basename "$AGENTRUN_SCRIPT")'),
     ("sh", "N=${0##*/}", "N=${AGENTRUN_SCRIPT##*/}"),
@@ -196,6 +197,16 @@ HEADERS = [
      "backup.sh - saves the wiki\n\nUsage: backup.sh DIR"),
     ("############\n# Saves it #\n############\n\na\n", "Saves it", ""),
     ("# shellcheck disable=SC2086\na\n", None, ""),
+    ("# === CONFIGURATION ===\n\na\n", None, ""),
+    ("# entry point\n\na\n", None, ""),
+    ("# x.sh - Safely clean the log files\n\na\n", "Safely clean the log files", "x.sh - Safely clean the log files"),
+    ("# Put into the crontab:\n# 0 1 * * * /opt/x.sh\n# chmod +x x.sh\n\na\n", None,
+     "Put into the crontab:\n0 1 * * * /opt/x.sh\nchmod +x x.sh"),
+    ("# FILE: x.sh\n# DESC: Copies the logs\n# NAME: me\n\na\n", "Copies the logs",
+     "FILE: x.sh\nDESC: Copies the logs\nNAME: me"),
+    ("# Nightly backup\n# Keeps seven days\n\na\n", "Nightly backup", "Nightly backup\nKeeps seven days"),
+    ("# Copies the logs of all\n# machines. Slowly.\n\na\n", "Copies the logs of all machines",
+     "Copies the logs of all\nmachines. Slowly."),
     ("# Saves the wiki. Restores nothing.\n\na\n", "Saves the wiki", "Saves the wiki. Restores nothing."),
 ]  # fmt: skip
 
@@ -244,6 +255,10 @@ def test_a_job_that_nobody_waits_for_may_go_on() -> None:
 def test_functions_are_given_as_they_stand() -> None:
     of_sh = converted("#!/bin/sh\nset -e\n\nf() {\n  a\n}\n\nf\n")
     assert [dict(step.keys).get("defines") for step in of_sh.draft.steps] == [None, True, None]
+    text = "#!/bin/bash\nset -e\n\nf() {\n  a\n}\n\nf\n%s\nb\n"
+    of_bash = converted(text % "source x")
+    assert [dict(step.keys).get("defines") for step in of_bash.draft.steps] == [None, True, None, None]
+    assert not any(dict(step.keys).get("defines") for step in converted(text % "readonly -f f").draft.steps)
     bug = converted("#!/bin/sh\nfunction f\n{\n  a\n}\nf\n")
     assert "`function` is no word of sh" in messages(bug.notes)
     assert not any("defines" in dict(step.keys) for step in bug.draft.steps)
