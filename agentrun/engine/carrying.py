@@ -49,9 +49,9 @@ def before(
 
 
 def _ended(reader: Reader, folder: RunFolder, step: Step, number: int) -> bool:
-    """Whether the end of an attempt was seen, or it is another run's."""
+    """Whether the end of an attempt was seen, maybe in this very turn, or it is another run's."""
     attempt = reader.attempt(folder.run_id, step.id, number)
-    return attempt is None or attempt.outcome == "succeeded"
+    return attempt is None or attempt.outcome != "interrupted"
 
 
 def _hint(folder: RunFolder) -> str:

@@ -134,6 +134,19 @@ steps:
     assert place.read("said") == "1\n"
 
 
+@pytest.mark.parametrize("policy", ["on_interrupt: ask", "on_interrupt: verify, verify: 'true'", "on_interrupt: skip"])
+def test_a_step_that_would_ask_after_an_interruption_hands_on_as_any_other(place: Place, policy: str) -> None:
+    text = f"""\
+carry: shell
+steps:
+- {{run: A=1, {policy}}}
+- {{run: B=2, {policy}}}
+- run: echo "$A $B" > "$ARENA/said"
+"""
+    assert place.run(text).status == 0
+    assert place.read("said") == "1 2\n"
+
+
 def test_instances_see_the_state_and_leave_none(place: Place) -> None:
     text = """\
 carry: shell
