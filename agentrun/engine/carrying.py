@@ -34,6 +34,8 @@ def before(
         known = facts[one.id]
         if not carry.hands_on(job, one) or known.state != "finished" or known.outcome != "succeeded":
             continue
+        if known.reason == "done":
+            continue  # it ended the script, and left nothing: only handlers come after it
         path = folder.state(one.id, known.attempt)
         if one.on_interrupt in ("ask", "verify") and not _ended(reader, folder, one, known.attempt):
             continue  # it took place although nobody saw its end: what it has left may not be all
