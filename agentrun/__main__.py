@@ -24,6 +24,12 @@ def main() -> None:
             early.link = Link.fork()
         except OSError as error:  # no memory, or too many processes or files
             sys.exit(_cannot_fork(error))
+    from .cli.direct import direct
+
+    if work := direct(sys.argv[1:]):
+        from .cli.outcome import guarded
+
+        sys.exit(guarded(work))
     from .cli.app import run_app
 
     sys.exit(run_app())
@@ -32,7 +38,7 @@ def main() -> None:
 def _cannot_fork(error: OSError) -> int:
     print(f"agentrun: cannot start the process that is to hold the steps: {error.strerror}", file=sys.stderr)
     print("agentrun: nothing was begun; look at the memory, `ulimit -u` and `ulimit -n`", file=sys.stderr)
-    return 74  # EX_IOERR, as for every error of the system (cli/app.py)
+    return 74  # EX_IOERR, as for every error of the system (cli/outcome.py)
 
 
 def _advances(arguments: list[str]) -> bool:

@@ -49,6 +49,8 @@ INSIDE: dict[tuple[str, str], str] = {
     ("__main__", "agentrun.cli.early"): "the shim is forked before anything else is loaded",
     ("__main__", "agentrun.step.link"): "the shim is forked before anything else is loaded",
     ("__main__", "agentrun.cli.app"): "loaded after the shim has been forked",
+    ("__main__", "agentrun.cli.direct"): "loaded after the shim has been forked",
+    ("__main__", "agentrun.cli.outcome"): "loaded after the shim has been forked",
     ("durable/__init__", "agentrun.durable.calls"): _STEP,
     ("durable/__init__", "agentrun.durable.handing"): _STEP,
     ("durable/__init__", "agentrun.durable.making"): _STEP,
@@ -83,13 +85,12 @@ INSIDE: dict[tuple[str, str], str] = {
     ("step/tree", "agentrun.errors"): _SHIM,
     ("step/tree", "agentrun.store.locks"): _SHIM,
     ("store/snapshots", "agentrun.spec.decode"): "only where another version of the program kept the job",
-    ("store/snapshots", "pickle"): _COST,
     ("store/database", "tempfile"): "only on a read-only disk",
 }
 
 # Where a library is named outside its owner's folder.
 BORROWED: dict[tuple[str, str], str] = {
-    ("cli/app", "sqlite3"): "the one place where errors become words looks whether it is SQLite's",
+    ("cli/outcome", "sqlite3"): "the one place where errors become words looks whether it is SQLite's",
     ("digest", "_sha2"): "the C module of Python 3.12 and newer",
     ("digest", "_sha256"): "the C module of Python 3.11",
 }

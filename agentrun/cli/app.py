@@ -1,17 +1,15 @@
-"""The program: its verbs, and the one place where an error becomes words and an exit status.
+"""The program: its verbs, and typer's part in them.
 
 A command imports only what it uses. The table of verbs says what each is for; the module of a verb,
 `cli/<verb>.py` with a function of that name, is imported when the verb is asked for, and typer makes a command
 of that function. So `agentrun status` never loads the YAML parser, and `agentrun --help` loads no verb at all.
 
-`run_app` returns an exit status and prints no traceback: an `AgentrunError` is a message, a hint and its own
-status; a mistake in the command line is 2; a broken pipe is 141 without a word, ^C is 130; SQLite's and the
-system's errors are 74. Everything else is a bug, told in one line (70); AGENTRUN_DEBUG=1 shows where.
+A line that needs no parser does not come here (`direct.py`); errors become words in `outcome.py`, but for mistakes in
+the command line, which are typer's and leave with 2.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +21,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from .. import __version__
-from ..errors import AgentrunError, JobFileError
-from ..render.terminal import look_of, make_safe, printable
-
-_BUG, _SYSTEM = 70, 74  # EX_SOFTWARE and EX_IOERR of sysexits.h
+from .outcome import complain, guarded, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +38,8 @@ class Verb:
 
 
 VERBS = {
-    "run": Verb("Run a job and wait for its end.", "Run"),
-    "resume": Verb("Go on with runs that were interrupted or have failed.", "Run"),
+    "run": Verb("Run a job and wait for its end.", "Run", "parsed"),
+    "resume": Verb("Go on with runs that were interrupted or have failed.", "Run", "parsed"),
     "cancel": Verb("End a run: its steps are ended, its `always` steps still run.", "Run"),
     "status": Verb("Show how the runs stand, or one run and its steps.", "Look"),
     "logs": Verb("Show what the steps of a run wrote.", "Look"),
@@ -66,9 +61,9 @@ VERBS = {
     "env": Verb("Show the environment that a step's process is given.", "Job files"),
     "schema": Verb("Print the JSON Schema of job files, for editors.", "Job files"),
     "usage": Verb("Say, inside a step, what a call of a model used.", "Steps"),
-    "supervise": Verb("Advance a run silently: what shims and `--detach` start.", "", "resume"),
+    "supervise": Verb("Advance a run silently: what shims and `--detach` start.", "", "parsed"),
     "tick": Verb("Run or record what a job has missed.", ""),
-    "child": Verb("Advance the run that a step with `job` is: what shims start.", ""),
+    "child": Verb("Advance the run that a step with `job` is: what shims start.", "", "parsed"),
     "deliver": Verb("Send the notices that are due, and record what came of it.", ""),
     "manual": Verb("Write the manual pages.", ""),
 }
@@ -163,131 +158,24 @@ def program() -> Any:
 
 def run_app(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit status. Never raises, but for SystemExit."""
-    make_safe(sys.stdout)
-    make_safe(sys.stderr)
+    return guarded(lambda: _parse(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _parse(arguments: list[str]) -> object:
     try:
-        arguments = None if argv is None else list(argv)
-        answer = program().main(arguments, prog_name="agentrun", standalone_mode=False)
-        sys.stdout.flush()
-        return answer if isinstance(answer, int) else 0
-    except BrokenPipeError:
-        return _unread()
-    except SystemExit as leaving:
-        # typer answers a broken pipe by leaving with 1, and a request for completion by leaving
-        if isinstance(leaving.__context__, BrokenPipeError):
-            return _unread()
-        raise
-    except (KeyboardInterrupt, typer.Abort):
+        return program().main(arguments, prog_name="agentrun", standalone_mode=False)
+    except typer.Abort:
         return 130
-    except Exception as error:
-        return tell(error)
-
-
-def tell(error: Exception) -> int:
-    """Say on stderr what went wrong, and return the exit status that goes with it."""
-    try:
-        return _tell(error)
-    except BrokenPipeError:
-        _silence(sys.stderr)
-        return getattr(error, "exit_code", 1)
-
-
-def _tell(error: Exception) -> int:
-    if isinstance(error, JobFileError):
-        from ..render.problems import problem_lines
-
-        _say(*problem_lines(error.problems, look_of(sys.stderr)))
-        return error.exit_code
-    if isinstance(error, AgentrunError):
-        _complain(error.message, error.hint)
-        return error.exit_code
-    if isinstance(error, typer.TyperException):
+    except typer.TyperException as error:
         return _usage(error)
-    if type(error).__module__ == "sqlite3":
-        return _tell(_explained(error))
-    if isinstance(error, OSError) and not os.environ.get("AGENTRUN_DEBUG"):
-        where = f": {error.filename}" if error.filename else ""
-        _complain(f"{error.strerror or error}{where}", None)
-        return _SYSTEM
-    if damage := _damage():  # overwritten pages may hold anything: it need not be a mistake of ours
-        return _tell(damage)
-    return _bug(error)
 
 
 def _usage(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message()
     if message.startswith("Usage:"):  # the help, where no command was given
-        _say(message)
+        say(message)
         return error.exit_code
     hint = f"{context.command_path} --help" if context is not None else "agentrun --help"
-    _complain(message[:1].lower() + message[1:], f"`{hint}` shows what it takes")
+    complain(message[:1].lower() + message[1:], f"`{hint}` shows what it takes")
     return error.exit_code
-
-
-def _explained(error: Exception) -> Exception:
-    import sqlite3
-
-    from ..store import database, folders
-
-    assert isinstance(error, sqlite3.Error)
-    return database.explain(error, database.path(folders.home()))
-
-
-def _damage() -> Exception | None:
-    """What is wrong with the database, if anything is."""
-    import sqlite3
-
-    from ..errors import StoreError
-    from ..store import database, folders
-    from ..store.soundness import faults
-
-    file = database.path(folders.home())
-    try:
-        wrong = faults(file) if os.path.exists(file) else []
-    except (StoreError, sqlite3.Error, OSError):
-        return None
-    return StoreError(wrong[0], "agentrun doctor --repair rebuilds it") if wrong else None
-
-
-def _bug(error: Exception) -> int:
-    import traceback
-
-    if os.environ.get("AGENTRUN_DEBUG"):
-        _say(*"".join(traceback.format_exception(error)).rstrip().splitlines())
-        return _BUG
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    _complain(
-        f"a mistake in agentrun itself: {type(error).__name__}: {error}{where}",
-        "nothing that was recorded is lost; AGENTRUN_DEBUG=1 shows the details for a report",
-    )
-    return _BUG
-
-
-def _complain(message: str, hint: str | None) -> None:
-    look = look_of(sys.stderr)
-    first, *more = message.splitlines() or [""]
-    _say(f"{look.paint('agentrun:', 'bold', 'red')} {printable(first)}", *(f"  {printable(line)}" for line in more))
-    if hint:
-        _say(f"  hint: {printable(hint)}")
-
-
-def _say(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
-
-
-def _unread() -> int:
-    """Whoever read our output has gone; the interpreter's own flush at its end must not find that out again."""
-    _silence(sys.stdout)
-    return 141  # 128 + SIGPIPE, as a program that leaves it to the signal
-
-
-def _silence(stream: Any) -> None:
-    """Point a stream that nobody reads any more at /dev/null."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError):
-        pass

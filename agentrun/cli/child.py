@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ..engine import create, reuse
 from ..engine.clock import wall
@@ -27,8 +25,8 @@ from ..store.write import Store
 from . import advance
 
 
-def child(call: Annotated[str, typer.Argument()]) -> None:
-    """Advance the run that a step with `job` is: what shims start."""
+def child(call: str) -> int:
+    """Advance the run that a step with `job` is: what shims start. Returns the exit status."""
     told = _read(call)
     os.environ["AGENTRUN_HOME"] = told["root"]  # whatever the step's environment says
     caller, instance = told["caller"]
@@ -37,12 +35,12 @@ def child(call: Annotated[str, typer.Argument()]) -> None:
         run = store.reader.child_of(caller, instance)
         if run is None:
             made = _create(store, told)
-            raise typer.Exit(advance.advance(store, made.run_id, shown=shown, clock=made.clock))
+            return advance.advance(store, made.run_id, shown=shown, clock=made.clock)
         if run.state == "finished" and run.outcome != "succeeded":
             reuse.reopen(store, run, by=str(this_process()["user"]), now=wall())
         elif run.state == "finished":
-            raise typer.Exit(0)
-        raise typer.Exit(advance.advance(store, run.id, shown=shown))
+            return 0
+        return advance.advance(store, run.id, shown=shown)
 
 
 class _Asking(Silent):

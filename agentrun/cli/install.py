@@ -151,7 +151,7 @@ def _entries(files: Iterable[str]) -> list[Entry]:
 
 def _raise_all(errors: Sequence[AgentrunError]) -> None:
     if len(errors) > 1:
-        from .app import tell
+        from .outcome import tell
 
         for error in errors:
             tell(error)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
-
-import typer
+from typing import NamedTuple
 
 from ..engine import create, fingerprints, reuse
 from ..engine.clock import wall
@@ -20,92 +18,52 @@ from ..store.read import Reader, Run
 from ..store.snapshots import Snapshot, is_of, stem_of
 from ..store.write import Store
 from . import advance, answers, strays, sweep, turns
-from .complete import complete_run, complete_step
 from .record import need_record
 from .scripts import is_script, job_of
 
-_Run = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]",
-        help="A run: its id, a unique part of it, a job's name, or JOB~2.",
-        autocompletion=complete_run,
-    ),
-]
-_From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="STEP",
-        help="Do it again from this step, as a new run with new keys.",
-        autocompletion=complete_step,
-    ),
-]
-_TookPlace = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STEP",
-        help="The answer: the interrupted step did its work, and has succeeded. May be given again.",
-        autocompletion=complete_step,
-    ),
-]
-_Rerun = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STEP", help="The answer: it did not, run it again. May be given again.", autocompletion=complete_step
-    ),
-]
-
 
 def resume(
-    run: _Run = None,
-    from_step: _From = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be reused and what would run; do nothing.")
-    ] = False,
-    took_place: _TookPlace = None,
-    rerun: _Rerun = None,
-    spec: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Go on with this job file instead of the run's own.")
-    ] = None,
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="With --spec: although finished steps differ there.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="End the process that holds the run, and take it over.")
-    ] = False,
-    env_here: Annotated[
-        bool, typer.Option("--env-here", help="Go on in this environment where the run's own is gone.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the runs that others advance.")] = False,
-) -> None:
-    """Go on with an interrupted or failed run; without RUN, with every run that was interrupted."""
+    run: str | None = None,
+    *,
+    from_step: str | None = None,
+    plan: bool = False,
+    took_place: Sequence[str] = (),
+    rerun: Sequence[str] = (),
+    spec: str | None = None,
+    accept_changes: bool = False,
+    force: bool = False,
+    env_here: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
+) -> int:
+    """The verb (its command line: `parsed.py`). Returns the exit status. Raises UsageError, NotFound and others."""
     if run is None:
         if from_step or plan or spec or force or env_here or as_json or took_place or rerun:
             raise UsageError("these options need a RUN", "for example: agentrun resume quotes --plan")
-        raise typer.Exit(sweep.sweep(verbose=verbose))
+        return sweep.sweep(verbose=verbose)
     if from_step and (spec or force or env_here):
         raise UsageError("--from starts a new run: it does not go together with --spec, --force or --env-here")
     answered = bool(took_place or rerun)
     if answered and (from_step or plan or spec or force):
         raise UsageError("an answer goes on with the run as it is: without --from, --plan, --spec and --force")
     if plan:
-        return _plan(run, from_step, spec, as_json=as_json)
+        _plan(run, from_step, spec, as_json=as_json)
+        return 0
     with advance.open_store() as store:
         found = store.reader.find(run)
         if from_step:
-            raise typer.Exit(_from(store, found, from_step, as_json=as_json))
+            return _from(store, found, from_step, as_json=as_json)
         options = _Options(spec, accept_changes, force, env_here, as_json)
         if answered:
-            raise typer.Exit(_answer(store, found, took_place or (), rerun or (), options._replace(answers=True)))
+            return _answer(store, found, took_place, rerun, options._replace(answers=True))
         _refuse_child(store.reader, found)
         if found.outcome == "succeeded":
             given = [name for name, it in (("--spec", spec), ("--force", force), ("--env-here", env_here)) if it]
-            return _nothing_to_do(store.reader, found, given, as_json=as_json)
+            _nothing_to_do(store.reader, found, given, as_json=as_json)
+            return 0
         if found.state == "waiting" and not (spec or env_here) and not answers.is_due(store.reader, found):
-            raise typer.Exit(advance.show_questions(store.reader, found, as_json=as_json))
-        raise typer.Exit(_resume(store, found, options))
+            return advance.show_questions(store.reader, found, as_json=as_json)
+        return _resume(store, found, options)
 
 
 def _refuse_child(reader: Reader, run: Run) -> None:
@@ -117,8 +75,8 @@ def _refuse_child(reader: Reader, run: Run) -> None:
         )
 
 
-def supervise(run: Annotated[str, typer.Argument()]) -> None:
-    """Advance a run silently: what shims and `--detach` start."""
+def supervise(run: str) -> int:
+    """Advance a run silently: what shims and `--detach` start. Returns the exit status."""
     with advance.open_store() as store:
         try:
             turns.skip_older(store, run)
@@ -130,7 +88,7 @@ def supervise(run: Annotated[str, typer.Argument()]) -> None:
             hint = f"\n  hint: {error.hint}" if error.hint else ""
             strays.say_once(store.database.root, run, f"agentrun: {error.message}{hint}")
             status = error.exit_code
-        raise typer.Exit(status)
+        return status
 
 
 def resume_one(run_id: str) -> int:

@@ -10,9 +10,6 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
-
-import typer
 
 from ..engine import create
 from ..engine.clock import wall
@@ -25,63 +22,37 @@ from ..store.read import Run
 from ..store.snapshots import Snapshot, stem_of
 from ..store.write import RunKeyTaken, Store
 from . import advance, starts, turns
-from .complete import complete_job_file
 from .scripts import is_script, job_of
 
 _READ_AT_MOST = 8 << 20  # characters; more than a job file may have
-_NO_TICK = "Belong to no tick, although there is no terminal: a run besides those of the schedule."
 
 
 def run(
-    job: Annotated[
-        str, typer.Argument(help="The job file, or a script.", metavar="JOB", autocompletion=complete_job_file)
-    ],
-    args: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARG...]", help="What a script is given as $1, $2 and so on; behind a --."),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="A parameter of the job; may be given again."),
-    ] = None,
-    run_key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The same key again is the same run: nothing happens twice."),
-    ] = None,
-    scheduled_time: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="The tick that this run is for, in RFC 3339; it is also its key."),
-    ] = None,
-    no_tick: Annotated[bool, typer.Option("--no-tick", help=_NO_TICK)] = False,
-    detach: Annotated[
-        bool,
-        typer.Option(
-            "--detach",
-            help="Go on in the background; print the run's id. Nobody is told of a failure: look with `status`.",
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the finished run as JSON.")] = False,
-) -> None:
-    """Run a job and wait for its end.
-
-    On a terminal progress is shown. Elsewhere nothing is printed on success, and a short report on failure. Started
-    without a terminal, a job with a schedule runs for its newest tick, once, whoever starts it. A shell script is run
-    as the job that `agentrun convert` would make of it, without a file being written.
-    """
+    job: str,
+    args: Sequence[str] = (),
+    *,
+    param: Sequence[str] = (),
+    run_key: str | None = None,
+    scheduled_time: str | None = None,
+    no_tick: bool = False,
+    detach: bool = False,
+    as_json: bool = False,
+) -> int:
+    """The verb (its command line: `parsed.py`). Returns the exit status. Raises UsageError, JobFileError and others."""
     if args and not is_script(job):
         raise UsageError(f"a job file takes no arguments: {' '.join(args)}", "its parameters are given by -p KEY=VALUE")
     path = create.job_file(job)
     tick = _tick(scheduled_time)
     with advance.open_store() as store:
-        snapshot = snapshot_of(store, job, args or ())
+        snapshot = snapshot_of(store, job, args)
         check_children(snapshot, job)
-        params = create.parameters(snapshot.job, param or ())
+        params = create.parameters(snapshot.job, param)
         start = starts.Start(store, snapshot, path, params, as_json=as_json, detach=detach)
         own = run_key is not None or tick is not None or no_tick or detach
         if snapshot.job.schedule and not own and not turns.on_a_terminal():
-            raise typer.Exit(start.by_schedule())
+            return start.by_schedule()
         if not detach and (status := start.heal()) is not None:
-            raise typer.Exit(status)
+            return status
         key = run_key
         if key is None and tick is not None:
             key = f"tick {rfc3339(tick)}"
@@ -89,9 +60,9 @@ def run(
             _check_known(store, snapshot.job.name, tick)
         try:
             pausable = tick is not None and not turns.on_a_terminal()
-            raise typer.Exit(_begin(start, key, tick, pausable=pausable))
+            return _begin(start, key, tick, pausable=pausable)
         except RunKeyTaken as taken:
-            raise typer.Exit(_again(store, taken.run_id, params, key, as_json=as_json, detach=detach))
+            return _again(store, taken.run_id, params, key, as_json=as_json, detach=detach)
 
 
 def _begin(start: starts.Start, key: str | None, tick: int | None, *, pausable: bool) -> int:
