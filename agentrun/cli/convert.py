@@ -10,6 +10,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
@@ -33,6 +34,7 @@ _MOST = 16 << 20  # bytes of a file
 _STDIN = "standard input"
 _OWN_PLACES = ("/etc/crontab", "/etc/cron.d/", "/var/spool/cron/")
 _TAKE_LOGS = "Drop `>>log 2>&1`: `agentrun logs` has the output."
+_OF_SCRIPTS = "In crontabs: the statements of the shell scripts that entries call, as the steps of their jobs."
 _LOOPS = "In scripts: loops over a list as `foreach`, where they are independent."
 _INSTALL = "Make the new crontab yours; a copy of the old one is kept."
 Kind = Literal["crontab", "script"]
@@ -53,6 +55,7 @@ class How(NamedTuple):
     take_logs: bool
     loops: bool
     install: bool
+    scripts: bool
 
 
 def convert(
@@ -67,6 +70,7 @@ def convert(
     ] = None,
     system: Annotated[bool, typer.Option("--system", help="A crontab that names users, as in /etc/cron.d.")] = False,
     take_logs: Annotated[bool, typer.Option("--take-logs", help=_TAKE_LOGS)] = False,
+    with_scripts: Annotated[bool, typer.Option("--scripts", help=_OF_SCRIPTS)] = False,
     loops: Annotated[bool, typer.Option("--loops", help=_LOOPS)] = False,
     install: Annotated[bool, typer.Option("--install", help=_INSTALL)] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
@@ -82,7 +86,8 @@ def convert(
     sleep for a random time, chronic, pings of healthchecks.io, redirections to /dev/null, test … &&. All else stays as
     it is. What looks wrong in it today is said, and not mended.
 
-    A shell script becomes a job whose steps are its own statements; a Python script one step.
+    A shell script becomes a job whose steps are its own statements; a Python script one step. With --scripts an entry
+    that only calls a shell script is one job with it: its times, and the statements of the script.
 
     Without -o everything is printed. Nothing that is there is written over without --force, nothing is run, and no
     crontab is changed without --install.
@@ -91,7 +96,7 @@ def convert(
         return _scan(scan, files, as_json=as_json)
     if as_kind not in (None, "crontab", "script"):
         raise UsageError(f"--as says what the files are: crontab or script, and not {as_kind}")
-    how = How(output, True if system else None, take_logs, loops, install)
+    how = How(output, True if system else None, take_logs, loops, install, with_scripts)
     sources = _sources(files or [], install=install)
     if install and output is None:
         raise UsageError("--install needs -o DIR: the new crontab names the job files, which must stay somewhere")
@@ -179,7 +184,7 @@ def _reports(sources: Sequence[Source], as_kind: str | None, how: How) -> list[R
     tables, taken, reports = kinds.count("crontab"), set[str](), []
     for source, kind in zip(sources, kinds, strict=True):
         if kind == "crontab":
-            reports.append(_crontab(source, how, taken, alone=tables == 1))
+            reports += _crontab(source, how, taken, alone=tables == 1)
         else:
             reports.append(_script(source, how, taken, alone=len(sources) == 1))
     return reports
@@ -188,8 +193,8 @@ def _reports(sources: Sequence[Source], as_kind: str | None, how: How) -> list[R
 # -- crontabs -------------------------------------------------------------------------------------------------------
 
 
-def _crontab(source: Source, how: How, taken: set[str], *, alone: bool) -> Report:
-    from ..convert import crontab, crontabs
+def _crontab(source: Source, how: How, taken: set[str], *, alone: bool) -> list[Report]:
+    from ..convert import crontab, crontabs, shell
     from ..convert.cronjob import Wishes
     from ..render.convert import Made, Report
 
@@ -198,17 +203,28 @@ def _crontab(source: Source, how: How, taken: set[str], *, alone: bool) -> Repor
     crontab.refuse_none(table, source.name)
     folder = os.path.abspath(how.output or ".")
     here = source.own or how.install or source.path is None or os.path.abspath(source.path).startswith(_OWN_PLACES)
-    wishes = Wishes(how.take_logs, here, _homes(table), wall())
+    inside = partial(shell.convert, loops=how.loops) if how.scripts else None
+    wishes = Wishes(how.take_logs, inside, here, _homes(table), wall())
     target = crontabs.Target(folder, installing.command(), state_folder())
     found = crontabs.convert(table, wishes, target, taken)
+    inside_of = dict(found.scripts)
+    mode = _mode(source.path, 0o666 if table.system else 0o600)
     made = [
-        Made(f"{job.name}.yaml", target.file(job.name), job.text.encode(), job.line, job.user) for job in found.jobs
-    ]
+        Made(
+            f"{job.name}.yaml", target.file(job.name), job.text.encode(), job.line, job.user,
+            mode & _mode(inside_of[job.name].path, mode) if job.name in inside_of else mode,
+        )
+        for job in found.jobs
+    ]  # fmt: skip
     if found.jobs:
         name = "crontab" if alone else f"crontab-{os.path.basename(source.path or 'stdin')}"
-        made.append(Made(name, os.path.join(folder, name), found.crontab))
+        made.append(Made(name, os.path.join(folder, name), found.crontab, mode=mode))
     notes = [*found.notes, *_of_users(table, found.jobs)]
-    return Report(source.name, "crontab", made, notes, found.kept)
+    of_scripts = [
+        Report(script.path, "script", [], script.notes, steps=(script.steps, f"{name}.yaml"))
+        for name, script in found.scripts
+    ]
+    return [Report(source.name, "crontab", made, notes, found.kept), *of_scripts]
 
 
 def _homes(table: Crontab) -> dict[str, str]:
@@ -252,7 +268,18 @@ def _script(source: Source, how: How, taken: set[str], *, alone: bool) -> Report
         text, _ = draft.checked(path)
     except ValueError as error:
         raise UsageError(f"{printable(source.name)} cannot stand in a job file: {error}") from error
-    return Report(source.name, "script", [Made(os.path.basename(path), path, text.encode())], notes)
+    made = Made(os.path.basename(path), path, text.encode(), mode=_mode(source.path, 0o666))
+    return Report(source.name, "script", [made], notes)
+
+
+def _mode(path: str | None, otherwise: int) -> int:
+    """Who may read what a file is made of: a crontab may be nobody else's business, and have a password in it."""
+    if path is None:
+        return otherwise
+    try:
+        return os.stat(path).st_mode & 0o666 | 0o600
+    except OSError:
+        return otherwise
 
 
 # -- what is made ---------------------------------------------------------------------------------------------------
@@ -280,7 +307,7 @@ def _write(made: Sequence[Made], sources: Sequence[Source], *, force: bool) -> N
                 raise PermissionError(13, "it is not yours to write to", folder)
         for one in made:
             folder = one.path
-            places.put(one.path, one.text, 0o666 & ~umask)
+            places.put(one.path, one.text, one.mode & ~umask)
     except OSError as error:
         raise CannotWrite(f"cannot write {printable(folder)}: {error.strerror}", "-o names another place") from error
 
@@ -300,8 +327,9 @@ def _show(reports: Sequence[Report], made: Sequence[Made], *, written: bool, as_
             sys.stdout.buffer.write(one.text)
             sys.stdout.buffer.flush()
     look = look_of(sys.stderr)
-    for report in reports:
-        print("\n".join(report_lines(report, look)), file=sys.stderr, flush=True)
+    for number, report in enumerate(reports):
+        between = "\n" if number else ""
+        print(between + "\n".join(report_lines(report, look)), file=sys.stderr, flush=True)
 
 
 def _advise(reports: Sequence[Report]) -> None:

@@ -82,6 +82,7 @@ _LIFTED = (
     ("&& curl https://hc-ping.com/…", "notify: ping, which tells of starts and failures, too."),
     ("a && b && c", "Steps, where none of them leaves anything in the shell for the next."),
     (">>log 2>&1", "Stays, unless with --take-logs."),
+    ("/opt/backup.sh, and nothing more", "With --scripts the statements of the script, as steps (carry: shell)."),
 )
 _AFTER_CONVERSION = """
 What differs after that: two runs of one job do not overlap; a status other than 0 is a failure, and told; on success

@@ -14,9 +14,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from .syntax import Node, broken, literal, parse, text, walk, words
+from .syntax import Node, broken, fields, literal, parse, text, walk, words
 
 Separator = Literal["&&", "||", ";", "&", ""]
+_IN_HOME: Final = re.compile(r"(?:~|\$HOME|\$\{HOME\})(/[\w./+@%:,=-]*)|\"(?:\$HOME|\$\{HOME\})(/[\w./+@%:,= -]*)\"")
 _SEPARATORS: Final[Mapping[str, Separator]] = {";": ";", "&": "&", "&&": "&&", "||": "||"}
 
 
@@ -75,6 +76,14 @@ class Row(NamedTuple):
     def chain(self) -> bool:
         """Whether `&&` alone stands between the parts."""
         return all(part.separator == "&&" for part in self.parts[:-1]) and self.parts[-1].separator in ("", ";")
+
+
+def foreseen(word: Node, home: str) -> str | None:
+    """What a word will say when it runs; None where that is not known before. `home`: "" where it is not known."""
+    if fields(word):
+        return literal(word)
+    found = _IN_HOME.fullmatch(text(word)) if home else None
+    return home + (found[1] or found[2]) if found else None
 
 
 def written(parts: Sequence[Part]) -> str:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -22,15 +21,15 @@ from ..model import JSON
 from ..spec import schedules
 from ..step.contract import is_plain
 from . import cronbugs, outside, percent
-from .cmdline import row, sequences
+from .cmdline import foreseen, row, sequences
 from .cronnames import Naming, naming, step_ids
 from .crontab import Line
 from .draft import Draft, DraftStep
 from .endings import Piece, pieces
-from .notes import Kind, Note
+from .notes import Converted, Kind, Note
 from .peeling import Peeling, Place, lasting
 from .program import Program
-from .syntax import broken, literal, parse, walk
+from .syntax import broken, parse, walk
 from .wrappers import peel
 
 _SHELLS: Final = ("sh", "dash", "ash", "bash", "ksh", "zsh")
@@ -49,9 +48,13 @@ _LAST: Final = {"minute": 59, "hour": 23, "day": 31, "month": 12, "weekday": 6}
 
 @dataclass(frozen=True)
 class Wishes:
-    """How to convert. `homes`: the folders of users, by name; "" is who converts. `now`: ms. `here`: this machine's."""
+    """How to convert. `homes`: the folders of users, by name; "" is who converts. `now`: ms. `here`: this machine's.
+
+    `scripts`: makes jobs of the shell scripts that entries call (inlining.py); None leaves them alone.
+    """
 
     take_logs: bool = False
+    scripts: Callable[[bytes, str], Converted] | None = None
     here: bool = False
     homes: Mapping[str, str] = field(default_factory=dict)
     now: int = 0
@@ -70,6 +73,7 @@ class Prepared(NamedTuple):
     comment: str
     notes: list[Note]
     kept: str = ""
+    script: str = ""  # the shell script that its one step calls
 
     def draft(self, name: str) -> Draft:
         return Draft(name, self.keys, self.steps, self.comment)
@@ -122,21 +126,25 @@ def prepared(line: Line, variables: Mapping[str, str], about: tuple[str, str], w
     if stdin is not None:
         steps = [DraftStep(steps[0].id, _with_input(steps[0].keys, stdin), said=steps[0].said)]
         say("lifted", "what stands behind the % is the command's input, in a here-document")
-    script = own_script(found[0].text, place.real(peeling.folder)) if len(found) == 1 else ""
-    if script:
-        say("advice", f"{script} is a shell script: its statements can be steps, each of which is done once",
-            f"agentrun convert {shlex.quote(script)}")  # fmt: skip
-    return Prepared(line, main, times if times != line.times else "", keys, steps, comment_above, notes)
+    script = ""
+    if known and len(found) == 1:
+        script = own_script(found[0].text, place.real(peeling.folder), variables.get("HOME", place.home))
+    if script and not wishes.scripts:
+        words = f"{script} is a shell script: its statements can be steps, each of which is done once"
+        say("advice", words, "--scripts")
+    return Prepared(line, main, times if times != line.times else "", keys, steps, comment_above, notes, script=script)
 
 
-def own_script(command: str, folder: str) -> str:
+def own_script(command: str, folder: str, home: str = "") -> str:
     """The shell script that a command is a call of, if it can be read here; else ""."""
     found = row(command)
     if found is None or len(found.parts) != 1:
         return ""
     said = [found.parts[0].name, *found.parts[0].arguments]
-    called = [literal(word) for word in found.parts[0].words]
+    called = [foreseen(word, home) for word in found.parts[0].words]
     word = called[1] if said[0] in _SHELLS and len(called) > 1 else called[0] if called else None
+    if word and word == called[0] and "/" not in word:
+        return ""  # looked up in PATH
     if not word or word.startswith("-") or not (word.startswith("/") or folder):
         return ""
     path = os.path.normpath(os.path.join(folder, word))

@@ -24,6 +24,7 @@ from .cmdline import row
 from .cronjob import Prepared, Wishes, prepared
 from .cronnames import unique
 from .crontab import Crontab, Line, variables_at
+from .inlining import Script, inlined
 from .notes import Note
 from .peeling import Peeling, Place
 from .wrappers import lock_of, peel
@@ -46,6 +47,7 @@ class Conversion(NamedTuple):
     crontab: bytes
     notes: list[Note]
     kept: int  # entries that stay as they are
+    scripts: list[tuple[str, Script]]  # whose statements are steps now, and the job that has them
 
 
 class Target(NamedTuple):
@@ -66,6 +68,9 @@ def convert(table: Crontab, wishes: Wishes, target: Target, taken: set[str]) -> 
     wishes = _with_locks(entries, wishes)
     about = croncomments.of_entries(table.lines)
     found = [prepared(line, variables, about[line.number], wishes) for line, variables in entries]
+    inside: dict[int, Script] = {}
+    if wishes.scripts is not None:
+        found = list(_with_scripts(found, wishes, inside))
     good = [one for one in found if not one.kept]
     names = unique([one.naming for one in good], taken)
     jobs: list[JobFile] = []
@@ -81,8 +86,19 @@ def convert(table: Crontab, wishes: Wishes, target: Target, taken: set[str]) -> 
         notes += one.notes
     notes += _doubles(good)
     notes += _general(table, jobs)
+    scripts = [(job.name, inside[job.line]) for job in jobs if job.line in inside]
     return Conversion(jobs, _crontab(table, jobs, lines, target), sorted(notes, key=lambda note: note.line),
-                      len(entries) - len(jobs))  # fmt: skip
+                      len(entries) - len(jobs), scripts)  # fmt: skip
+
+
+def _with_scripts(found: Sequence[Prepared], wishes: Wishes, inside: dict[int, Script]) -> Iterator[Prepared]:
+    """The entries; those that call a script with its steps. What is found in their place joins `inside`, by line."""
+    assert wishes.scripts is not None
+    for one in found:
+        made, script = inlined(one, wishes.homes.get(one.line.user, ""), wishes.scripts)
+        if script is not None:
+            inside[one.line.number] = script
+        yield made
 
 
 def _made(one: Prepared, name: str, target: Target) -> JobFile | str:

@@ -24,23 +24,31 @@ _LEAST = 30  # columns for a sentence; with less room it is not wrapped
 
 
 class Made(NamedTuple):
-    """A file that a conversion makes. `line`: of the entry that it was, 0 for a script and for the crontab itself."""
+    """A file that a conversion makes. `line`: of the entry that it was, 0 for a script and for the crontab itself.
+
+    `mode`: who may read it at most, which is who may read what it was made of.
+    """
 
     name: str
     path: str
     text: bytes
     line: int = 0
     user: str = ""
+    mode: int = 0o666
 
 
 class Report(NamedTuple):
-    """What was made of one file. `kept`: entries that stay as they are."""
+    """What was made of one file. `kept`: entries that stay as they are.
+
+    `steps`: how many steps a script became in the job of an entry, and the name of that file.
+    """
 
     source: str
     kind: str  # crontab, script
     files: Sequence[Made]
     notes: Sequence[Note]
     kept: int = 0
+    steps: tuple[int, str] | None = None
 
 
 def report_lines(report: Report, look: Look) -> Iterator[str]:
@@ -90,6 +98,8 @@ def summary(report: Report) -> str:
     look = "looks" if kinds["bug"] == 1 else "look"
     wrong = f"; {_many(kinds['bug'], 'thing')} in it {look} wrong" if kinds["bug"] else ""
     source = printable(report.source)
+    if report.steps is not None:
+        return f"{source}: {_many(report.steps[0], 'step')} of {report.steps[1]}{wrong}"
     if report.kind != "crontab":
         return f"{source}: {_many(len(report.files), 'job file')}{wrong}"
     jobs = sum(1 for made in report.files if made.line)
@@ -118,6 +128,7 @@ def report_shape(report: Report, *, texts: bool) -> dict[str, Any]:
         "jobs": [_shape_of(made, texts) for made in jobs],
         "crontab": None if crontab is None else _shape_of(crontab, texts),
         "entries_kept": report.kept,
+        "steps_of": None if report.steps is None else report.steps[1],
         "notes": [
             {**note._asdict(), "file": names.get(note.line)} for note in report.notes
         ],

@@ -92,13 +92,40 @@ def test_nothing_is_written_over_and_then_nothing_at_all(world: World, given: Ca
     assert status == 73 and "jobs/crontab: there already" in err
 
 
+def modes(folder: str) -> set[int]:
+    return {stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode) for name in files(folder)}
+
+
 def test_files_have_the_mode_that_the_umask_gives(world: World, given: Callable[[bytes], None]) -> None:
     before = os.umask(0o027)
     try:
-        world.call("convert", write("tab"), "-o", "jobs")
+        os.chmod(write("tab"), 0o644)
+        world.call("convert", "tab", "-o", "jobs")
     finally:
         os.umask(before)
-    assert {stat.S_IMODE(os.stat(f"jobs/{name}").st_mode) for name in files("jobs")} == {0o640}
+    assert modes("jobs") == {0o640}
+
+
+def test_files_are_readable_to_those_who_could_read_it_before(world: World, given: Callable[[bytes], None]) -> None:
+    os.chmod(write("tab"), 0o600)
+    world.call("convert", "tab", "-o", "jobs")
+    assert modes("jobs") == {0o600}
+    given(b"1 2 * * * curl -u me:secret https://example.org\n")  # of `crontab -l`, which only its user may see
+    world.call("convert", "-o", "piped")
+    assert modes("piped") == {0o600}
+    Path("a.sh").write_text("#!/bin/sh\n./a\n./b\n")
+    os.chmod("a.sh", 0o755)
+    world.call("convert", "a.sh", "-o", "a.yaml")
+    assert stat.S_IMODE(os.stat("a.yaml").st_mode) == 0o666 & ~umask()
+    os.chmod("a.sh", 0o700)
+    world.call("convert", "a.sh", "-o", "b.yaml")
+    assert stat.S_IMODE(os.stat("b.yaml").st_mode) == 0o600
+
+
+def umask() -> int:
+    before = os.umask(0)
+    os.umask(before)
+    return before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -260,4 +260,5 @@ def test_status_loads_nothing_that_it_does_not_need(world: World, quotes: Quotes
     assert not {name for name in done.stderr.split() if name.startswith(("agentrun.engine", "agentrun.spec"))}
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     mine = {name for name in done.stderr.split() if name.startswith("agentrun.")}
-    assert mine == {f"agentrun.{name}" for name in ("cli", "cli.app", "cli.outcome", "errors", "render", "render.terminal")}
+    own = ("cli", "cli.app", "cli.outcome", "errors", "render", "render.terminal")
+    assert mine == {f"agentrun.{name}" for name in own}

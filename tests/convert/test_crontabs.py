@@ -305,7 +305,7 @@ def test_a_script_that_can_be_read_is_offered_to_the_converter(tmp_path: Path) -
     for command, number in calls.items():
         notes = converted(f"0 1 * * * {command}\n").notes
         found = [note.hint for note in notes if "is a shell script" in note.message]
-        assert found == [f"agentrun convert '{script}'"] * number
+        assert found == ["--scripts"] * number
 
 
 def test_the_time_between_two_starts() -> None:

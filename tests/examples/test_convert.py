@@ -52,12 +52,11 @@ def made(folder: Path) -> dict[str, str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
         )  # fmt: skip
 
-    convert("crontab", "-o", "jobs")
-    for name in SCRIPTS:
-        convert(f"{name}.sh", "-o", f"scripts/{name}.yaml")
+    tab = shop / "crontab"
+    tab.write_text(tab.read_text().replace("/opt/shop", str(shop)))  # where the scripts are found
+    convert("crontab", "--scripts", "--take-logs", "-o", "jobs")
     names = ["crontab", *(f"{name}.yaml" for name in SCRIPTS)]
     texts = {name: (shop / "jobs" / name).read_text() for name in names}
-    texts |= {f"scripts/{name}.yaml": (shop / "scripts" / f"{name}.yaml").read_text() for name in SCRIPTS}
     python = os.path.abspath(sys.executable)
     return {
         name: text.replace(str(shop), "/opt/shop").replace(python, "/opt/agentrun/.venv/bin/python")
