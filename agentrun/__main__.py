@@ -20,6 +20,11 @@ def main() -> None:
         from .cli import early
         from .step.link import Link
 
+        if sys.argv[1] == "run":
+            from .cli.hiding import hide_script
+
+            hide_script()
+
         try:
             early.link = Link.fork()
         except OSError as error:  # no memory, or too many processes or files

@@ -50,6 +50,7 @@ INSIDE: dict[tuple[str, str], str] = {
     ("__main__", "agentrun.step.link"): "the shim is forked before anything else is loaded",
     ("__main__", "agentrun.cli.app"): "loaded after the shim has been forked",
     ("__main__", "agentrun.cli.direct"): "loaded after the shim has been forked",
+    ("__main__", "agentrun.cli.hiding"): "only for `run`",
     ("__main__", "agentrun.cli.outcome"): "loaded after the shim has been forked",
     ("durable/__init__", "agentrun.durable.calls"): _STEP,
     ("durable/__init__", "agentrun.durable.handing"): _STEP,

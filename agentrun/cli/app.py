@@ -177,5 +177,6 @@ def _usage(error: typer.TyperException) -> int:
         say(message)
         return error.exit_code
     hint = f"{context.command_path} --help" if context is not None else "agentrun --help"
-    complain(message[:1].lower() + message[1:], f"`{hint}` shows what it takes")
+    more = "; what a script is given stands behind a --" if hint == "agentrun run --help" else ""
+    complain(message[:1].lower() + message[1:], f"`{hint}` shows what it takes{more}")
     return error.exit_code

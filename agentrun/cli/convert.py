@@ -96,6 +96,7 @@ def convert(
         return _scan(scan, files, as_json=as_json)
     if as_kind not in (None, "crontab", "script"):
         raise UsageError(f"--as says what the files are: crontab or script, and not {as_kind}")
+    output = None if output == "-" else output  # as without it: everything is printed
     how = How(output, True if system else None, take_logs, loops, install, with_scripts)
     sources = _sources(files or [], install=install)
     if install and output is None:

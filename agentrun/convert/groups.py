@@ -6,6 +6,10 @@
                stand together, and with the deed that follows in the same paragraph
     DOES       all else. Never two of them in one group: what was done is recorded before the next begins
 
+What does something to the world that must not be done twice (`outside.py`) is asked about after an interruption. So it
+stands apart from what sets something for the statements behind it: whoever says that the mail was sent need not know
+what the shell had in its variables, and what was cut off before it is done again without a question.
+
 A paragraph begins behind an empty line, or at a comment. What stands in it behind its last deed and only looks or
 says something belongs to that deed. An `echo` that is a paragraph is the heading of the next, unless it says "done".
 """
@@ -27,7 +31,7 @@ _SETUP = 3  # statements of preparation that are worth a step of their own
 _LONG = 60  # lines of preparation, after which the next paragraph is another step
 
 _DONE = re.compile(
-    r"[✅✔✓☑]|\b(done|completed?|finished|success|successful(ly)?|created|removed|deleted|cleaned|saved|backed up)\b",
+    r"[✅✔✓☑]|\b(done|completed?|finished|success|successful(ly)?|created|removed|deleted|cleaned|saved|sent|backed up)\b",
     re.I,
 )
 
@@ -69,6 +73,8 @@ _SETTINGS = re.compile(
 _TALKERS = re.compile(
     r"(log|info|warn|error|msg|say|debug|notice|success|die|fail)(_\w+|ing)?|(print|log)_?(msg|message|line)"
 )
+_SETTERS = ("variable_assignment", "variable_assignments", "declaration_command", "unset_command", "function_definition")
+_SETTING = listed("cd pushd popd set shopt trap umask alias unalias shift eval . source read mapfile readarray getopts")
 _FINISHES = listed("chmod chown chgrp touch sync")
 _CHANGES = {"find": r"-delete|-exec|-ok", "sed": r"(^| )-\w*i|--in-place", "mount": r"\S", "ip": r"\b(add|del|set)\b",
             "xargs": r"\S", "date": r"-s\b|--set", "sort": r"(^| )-o", "hostname": r"^[^-]", "exec": r"^[^{]",
@@ -160,7 +166,25 @@ def grouped(program: Program, pieces: Sequence[Piece]) -> list[Group]:
         groups[-1] += _joined(waiting)
     elif waiting:
         groups.append(_joined(waiting))
-    return [_group(program, group) for group in groups]
+    return [_group(program, part) for group in groups for part in _apart(program, group)]
+
+
+def _apart(program: Program, group: Part) -> Iterator[Part]:
+    """A group as it is, or where it has a deed to be asked about what sets something before it, that, and the rest."""
+    asked = [bool(effects(program, one.piece.nodes)) for one in group]
+    if any(asked) and not group[0].defines:
+        first, last = asked.index(True), len(asked) - asked[::-1].index(True)
+        before = max((at + 1 for at in range(first) if not group[at].says), default=0)
+        behind = next((at for at in range(last, len(group)) if _sets(group[at])), len(group))
+        yield from filter(None, (group[:before], group[before:behind], group[behind:]))
+    else:
+        yield group
+
+
+def _sets(one: _Seen) -> bool:
+    """Whether it changes the shell for what comes behind it, as far as that is seen from its first word."""
+    return one.kind == Kind.PREPARES and not one.says and any(node.type in _SETTERS or (
+        node.type == "command" and called(node)[0] in _SETTING) for node in one.piece.nodes)  # fmt: skip
 
 
 def _parts(seen: Sequence[_Seen]) -> Iterator[Part]:

@@ -33,6 +33,11 @@ def test_each_verb_is_there_and_its_summary_is_the_first_line_of_its_help(world:
     assert world.call(name, "--help")[0] == 0
 
 
+def test_an_option_that_is_meant_for_a_script(world: World) -> None:
+    hint = "`agentrun run --help` shows what it takes; what a script is given stands behind a --"
+    assert world.call("run", "purge.sh", "-d") == (2, "", f"agentrun: no such option: -d\n  hint: {hint}\n")
+
+
 def test_no_command_shows_the_help(world: World) -> None:
     status, out, err = world.call()
     assert (status, out) == (2, "")

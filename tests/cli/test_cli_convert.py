@@ -92,6 +92,12 @@ def test_nothing_is_written_over_and_then_nothing_at_all(world: World, given: Ca
     assert status == 73 and "jobs/crontab: there already" in err
 
 
+def test_a_dash_as_output_is_standard_output(world: World, given: Callable[[bytes], None]) -> None:
+    status, out, _ = world.call("convert", write("tab"), "-o", "-")
+    assert (status, out) == world.call("convert", "tab")[:2] and "schedule:" in out
+    assert not os.path.lexists("-")
+
+
 def modes(folder: str) -> set[int]:
     return {stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode) for name in files(folder)}
 

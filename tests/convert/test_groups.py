@@ -39,13 +39,16 @@ GROUPS = [
     ("tar c x\nrsync x y\nscp x z:\n", ["tar c x", "rsync x y", "scp x z:"]),
     ("A=$(curl x)\nB=$(date)\ntar c x\n", ["A=$(curl x)", "B=$(date)|tar c x"]),
     ("f() { tar c x; }\nf\nf\n", ["f() { tar c x; }", "f", "f"]),
+    ("A=1\nB=$(x)\necho mailing\nmail a <$B\necho sent\nC=1\ntar c x\n",
+     ["A=1|B=$(x)", "echo mailing|mail a <$B|echo sent", "C=1|tar c x"]),
+    ("echo mailing\nmail a <b\n[ -s b ]\n", ["echo mailing|mail a <b|[ -s b ]"]),
     ("x | mail -s a b\ntar c x\n", ["x | mail -s a b", "tar c x"]),
     ("sleep 5 &\ntar c x\n", ["sleep 5 &", "tar c x"]),
     ("find a -print\nfind a -delete\nfind b -delete\n", ["find a -print|find a -delete|find b -delete"]),
     # what can be done any number of times may stand together, with what it tidies up for
     ("rm -f a\nrm -f b\ntar c x\n", ["rm -f a|rm -f b|tar c x"]),
     ("rm -f a\nchmod 600 b\n\ntar c x\n", ["rm -f a|chmod 600 b", "tar c x"]),
-    ("df -h >>r\nuptime >>r\nmail x <r\n", ["df -h >>r|uptime >>r|mail x <r"]),
+    ("df -h >>r\nuptime >>r\nmail x <r\n", ["df -h >>r|uptime >>r", "mail x <r"]),
     ("sed -i s/a/b/ c\nsed -i s/b/c/ d\n", ["sed -i s/a/b/ c|sed -i s/b/c/ d"]),
     # what finishes a deed, and looks at what came of it
     ("dump >$F.part\nmv $F.part $F\nrsync a b\n", ["dump >$F.part|mv $F.part $F", "rsync a b"]),

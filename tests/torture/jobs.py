@@ -138,9 +138,9 @@ CARRY = Job(
 carry: shell
 shell: [/bin/bash, -e]
 steps:
-- {id: a, run: 'exec 8>> "$TORTURE/carried"; flock 8; X=1; $STEP'}
+- {id: a, run: 'exec 8>> "$TORTURE/carried-$AGENTRUN_RUN_ID"; flock 8; X=1; $STEP'}
 - {id: b, run: 'X=$((X + 1)); echo "$X" >&8; $STEP'}
-- {id: c, run: '[ "$X" = 2 ] || exit 9; if flock -n "$TORTURE/carried" true; then exit 8; fi; $STEP'}
+- {id: c, run: '[ "$X" = 2 ] || exit 9; if flock -n "$TORTURE/carried-$AGENTRUN_RUN_ID" true; then exit 8; fi; $STEP'}
 """,
     {"b": ("a",), "c": ("b",)},
 )
