@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -309,6 +310,10 @@ def _write(made: Sequence[Made], sources: Sequence[Source], *, force: bool) -> N
         for one in made:
             folder = one.path
             places.put(one.path, one.text, one.mode & ~umask)
+            if one.user and not one.mode & 0o004 and os.geteuid() == 0:  # as what it is made of: private, and theirs
+                shutil.chown(one.path, one.user)
+    except LookupError as error:
+        raise CannotWrite(f"{printable(folder)} cannot be given to its user: {error}", "add the user first") from error
     except OSError as error:
         raise CannotWrite(f"cannot write {printable(folder)}: {error.strerror}", "-o names another place") from error
 

@@ -118,7 +118,7 @@ def prepared(line: Line, variables: Mapping[str, str], about: tuple[str, str], w
         keys.append(("shell", chosen))
     if "notify" in peeling.keys:
         keys.append(("notify", peeling.keys["notify"]))
-    main = naming(" && ".join(piece.text for piece in found), line.times)
+    main = naming(" && ".join(piece.text for piece in found), line.times, peeling.folder)
     steps = [
         _step(id_, piece, "bash" if bash else "sh", reboot=reboot)
         for id_, piece in zip(step_ids([piece.text for piece in found]), found, strict=True)

@@ -95,7 +95,7 @@ def _with_scripts(found: Sequence[Prepared], wishes: Wishes, inside: dict[int, S
     """The entries; those that call a script with its steps. What is found in their place joins `inside`, by line."""
     assert wishes.scripts is not None
     for one in found:
-        made, script = inlined(one, wishes.homes.get(one.line.user, ""), wishes.scripts)
+        made, script = inlined(one, wishes.homes.get(one.line.user, ""), wishes.scripts, logs=wishes.take_logs)
         if script is not None:
             inside[one.line.number] = script
         yield made
@@ -174,7 +174,8 @@ def _with_locks(entries: Sequence[tuple[Line, Mapping[str, str]]], wishes: Wishe
             left |= dict.fromkeys(_locks_in(line.command, variables), True)
     shared = {path for path, lines in takers.items() if len(lines) > 1}
     kept = set(left) | {path for path in shared if len({line.user for line in takers[path]}) > 1}
-    kept |= {path for path in takers if path not in kept and any(_script_takes(path, line) for line in takers[path])}
+    lines = [line for line, _ in entries]
+    kept |= {path for path in takers if path not in kept and any(_script_takes(path, line) for line in lines)}
     return replace(wishes, kept_locks=frozenset(kept), shared_locks=frozenset(shared - kept))
 
 

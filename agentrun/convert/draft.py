@@ -7,6 +7,7 @@ language does not have is a mistake of ours, and never reaches a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from ..spec.quoting import quoted, scalar
 
 Keys = Sequence[tuple[str, JSON]]
 
+_NUMBER = re.compile(r"[-+]?[\d.][\d_.:eExXoabcdfABCDF+-]*")  # or a date, or a time of day
+_INTEGER = re.compile(r"0|[1-9]\d*")
 _WIDTH = 110  # of a mapping or list on one line
 
 
@@ -105,6 +108,8 @@ def _flow(value: JSON) -> str:
 def _flow_scalar(text: str) -> str:
     """Within brackets a comma or a bracket would end it, and a block cannot stand."""
     plain = scalar(text, 0)
+    if _NUMBER.fullmatch(text) and not _INTEGER.fullmatch(text):
+        return quoted(text)  # ours reads it as it stands, others would read 014 as 12, and 1.10 as 1.1
     if plain == text and not any(char in ",[]{}" for char in text):
         return text
     if plain.startswith(("'", '"')):

@@ -31,7 +31,8 @@ _SETUP = 3  # statements of preparation that are worth a step of their own
 _LONG = 60  # lines of preparation, after which the next paragraph is another step
 
 _DONE = re.compile(
-    r"[✅✔✓☑]|\b(done|completed?|finished|success|successful(ly)?|created|removed|deleted|cleaned|saved|sent|backed up)\b",
+    r"[✅✔✓☑]|\b(done|completed?|finished|success|successful(ly)?|created|removed|deleted|cleaned|saved|sent"
+    r"|backed up)\b",
     re.I,
 )
 
@@ -73,7 +74,9 @@ _SETTINGS = re.compile(
 _TALKERS = re.compile(
     r"(log|info|warn|error|msg|say|debug|notice|success|die|fail)(_\w+|ing)?|(print|log)_?(msg|message|line)"
 )
-_SETTERS = ("variable_assignment", "variable_assignments", "declaration_command", "unset_command", "function_definition")
+_SETTERS = (
+    "variable_assignment", "variable_assignments", "declaration_command", "unset_command", "function_definition",
+)  # fmt: skip
 _SETTING = listed("cd pushd popd set shopt trap umask alias unalias shift eval . source read mapfile readarray getopts")
 _FINISHES = listed("chmod chown chgrp touch sync")
 _CHANGES = {"find": r"-delete|-exec|-ok", "sed": r"(^| )-\w*i|--in-place", "mount": r"\S", "ip": r"\b(add|del|set)\b",

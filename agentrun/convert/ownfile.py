@@ -26,7 +26,7 @@ _USAGE = re.compile(r"usage|help|manual|version|license|show", re.I)
 
 SHELL_PID = "AGENTRUN_SHELL_PID"
 SCRIPT = "AGENTRUN_SCRIPT"  # sh cannot be told its `$0`
-_WRITTEN_PID = f"`$$` is written ${SHELL_PID}: its value stays the same in all steps"
+_WRITTEN_PID = f"`$$` is written ${SHELL_PID}: the same in all steps, and alive until the run ends or is cut off"
 _WRITTEN_NAME = f"`$0` is written ${SCRIPT}: in sh it would name the step's own file"
 _WRITTEN_SOURCE = "BASH_SOURCE is written $0: it would name the step's own file"
 _NAME = re.compile(r"(?<!\\)((?:\\\\)*)(?:\$0(?![0-9A-Za-z_])|\$\{0(?=[}#%:]))")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import AgentrunError
 from ..model import JSON
-from . import calling
+from . import calling, sourced
 from . import loops as foreach
 from .advice import advice
 from .bonds import JOBS
@@ -61,7 +61,7 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
     about = {0} if lines[0].startswith("#!") else set()
     about |= {number - 1 for number in top.lines}
     program = Program("\n".join("" if number in about else line for number, line in enumerate(lines)), dialect)
-    why = _why_not(program, said, source)
+    why = _why_not(program, said, source) or sourced.why_whole(program, where)
     if why is not None:
         return _calls(where, said.shell, why[1], why[0], top, source)
     body = lifted(program)
@@ -74,11 +74,29 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
 
 
 def _unnamed(first: str, dialect: Dialect) -> list[Note]:
-    """That nothing says which shell it is for: whoever starts it by its path gives it to his own, cron to sh."""
-    if first.startswith("#!") or dialect != "bash":
+    """What is wrong with its first line: that nothing says which shell it is for (whoever starts it by its path gives
+    it to his own, cron to sh), or that it does not start by its path at all."""
+    if first.startswith("#!"):
+        return _unstartable(first[2:].split(None, 1))
+    if dialect != "bash":
         return []
     said = "its first line is no #!, so cron's sh would run it, which does not know all that it says; the job has bash"
     return [Note("bug", 1, said, "#!/bin/bash belongs in the first line")]
+
+
+def _unstartable(words: list[str]) -> list[Note]:
+    """The kernel gives the interpreter all that stands behind the first blank as one word."""
+    behind = words[1].split() if len(words) > 1 else []
+    if os.path.basename(words[0]) == "env" and len(behind) > 1 and not behind[0].startswith("-"):
+        why = f"`env` is given `{words[1].strip()}` as one name, and finds no such program"
+        hint = f"#!/usr/bin/env -S {words[1].strip()}"
+    elif os.path.basename(words[0]) != "env" and len(behind) > 1:
+        why, hint = f"its shell is given `{words[1].strip()}` as one option", "one option there, the others by `set`"
+    elif not words[0].startswith("/"):
+        why, hint = f"`{words[0]}` is looked for in the folder where it is started", f"#!/bin/{words[0]}"
+    else:
+        return []
+    return [Note("bug", 1, f"its first line does not start it: {why}; the job does", hint)]
 
 
 def _text(data: bytes, path: str | None) -> str | None:

@@ -59,6 +59,7 @@ _ARTICLES = listed("you a an the that all any our your my their its this is are 
 _DANGLING = _PREPOSITIONS | _OF_A_CLAUSE | _ARTICLES | listed("""
     was were no not more less only will can has have der die das""")
 _SMALL = (_DANGLING - {"older", "newer"}) | listed("it how new old every now up out make makes making sure ensure")
+_NOISE = listed("eof end of file the script null dev")  # what is made of these alone says nothing of a step
 _IMPERATIVES = listed("""
     check make create ensure verify test get set find remove delete copy move send fetch load start stop restart wait
     tell keep determine see look run build install update upgrade backup dump restore sync upload download archive
@@ -100,6 +101,8 @@ def title(said: str) -> str:
     plain = [word for word in words if word.isalnum()]
     if plain[:1] == ["main"] and len(plain) < 3:
         return ""  # of a script's only function
+    if _NOISE.issuperset(plain):
+        return ""
     if not plain or not re.search(r"[a-z]{2}", " ".join(plain)) or (plain[0] in _NOT_TITLES and len(plain) > 2):
         return ""
     if len(words) > len(plain) or not _fits(plain):
@@ -129,6 +132,7 @@ def _words(said: str) -> list[str]:
     """Small words; `,` stands for what ends a phrase, `$` for what is not known as it stands."""
     plain = unicodedata.normalize("NFKD", said.lower().translate(_TRANSLATED)).encode("ascii", "ignore").decode()
     plain = re.sub(r"\$\{[^}]*\}|\$\w+|<\w+>|%\w+%", " $ ", plain)
+    plain = re.sub(r"\d?[<>]+\s*(?=\S)&?\d?|(?<![\w/])/?dev/\w+", " $ ", plain)
     plain = re.sub(r"(?<![\w/])~?/[\w.*-]+/[\w./*-]*", " $ ", plain)
     plain = re.sub(r"\b(\w+)/(?=\w)", r"\1 ", plain)
     plain = " ".join(re.findall(r"[a-z0-9]+|[,;:()\[\]$]", plain))

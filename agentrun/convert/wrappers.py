@@ -80,11 +80,12 @@ def _flock(peeling: Peeling, found: Row) -> str | None:
         return None
     path, waits, left = call
     if left is None:
-        peeling.say("kept", f"flock {path}: with options that `concurrency` has no word for")
+        peeling.say("kept", f"flock {path}: {_why_kept(found.parts[0])}")
         return None
     if path in peeling.place.kept_locks:
-        hint = "concurrency: {key: …} in the jobs of all that take it"
-        peeling.say("kept", f"flock {path}: something else that stays as it is takes this lock too", hint)
+        said = "a script, another user's entry, or a line that keeps its flock takes this lock too"
+        hint = "concurrency: {key: …} in the jobs of all that take it, where one user runs them"
+        peeling.say("kept", f"flock {path}: {said}", hint)
         return None
     policy = "queue" if waits else "forbid"
     key = re.sub(r"\.(lock|lck|pid|lockfile)$", "", os.path.basename(path)).lstrip(".") or "lock"
@@ -92,16 +93,25 @@ def _flock(peeling: Peeling, found: Row) -> str | None:
     peeling.keys["concurrency"] = {"policy": policy, "key": key} if shared else policy
     words = f"flock on {path}: concurrency: {f'{{policy: {policy}, key: {key}}}' if shared else policy}"
     more = " (of those that would wait, the newest begins; flock let all of them wait)" if waits else ""
-    more += "; a program elsewhere that takes this lock is not kept out any more"
+    more += "; what takes the lock and is no job of this crontab is not kept out any more"
     peeling.say("lifted", words + more)
     return left
 
 
-def lock_of(found: Row, variables: Mapping[str, str]) -> tuple[str, bool, str | None] | None:
-    """What `flock` around all of it locks, whether it waits, and what is left without it (None: it must stay)."""
-    part = found.parts[0]
-    if len(found.parts) != 1 or part.name != "flock" or part.separator == "&":
-        return None
+def _why_kept(part: Part) -> str:
+    """Why `flock` stays, where nothing else is about its lock."""
+    at, _, fits = _options(part)
+    if not fits:
+        return "with options that `concurrency` has no word for"
+    if len(part.words) <= at + 1:
+        return "it starts nothing"
+    if any(one.start_byte < part.words[at + 1].start_byte for one in part.redirections):
+        return "a redirection stands in front of what it starts"
+    return "what it starts is put together by the shell, or is a word of the shell's own"
+
+
+def _options(part: Part) -> tuple[int, bool, bool]:
+    """Where the file of a `flock` stands, whether it waits, and whether `concurrency` has words for its options."""
     words, waits, fits, at = part.words, True, True, 1
     while at < len(words) and (said := literal(words[at]) or "").startswith("-"):
         at += 1
@@ -110,6 +120,16 @@ def lock_of(found: Row, variables: Mapping[str, str]) -> tuple[str, bool, str | 
         elif said not in ("-x", "-e", "--exclusive", "-o", "--close"):
             fits = False
             at += said in ("-w", "--timeout", "--wait", "-E", "--conflict-exit-code")
+    return at, waits, fits
+
+
+def lock_of(found: Row, variables: Mapping[str, str]) -> tuple[str, bool, str | None] | None:
+    """What `flock` around all of it locks, whether it waits, and what is left without it (None: it must stay)."""
+    part = found.parts[0]
+    if len(found.parts) != 1 or part.name != "flock" or part.separator == "&":
+        return None
+    words = part.words
+    at, waits, fits = _options(part)
     path = value(words[at], variables) if at < len(words) else None
     if path is None or not path or path.isdigit():
         return None

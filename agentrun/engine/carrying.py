@@ -108,8 +108,8 @@ def order(
     return {
         "argv": [*program, *(options if first else ()), file, *(job.args if first else ())],
         "shell": None,
-        "cwd": working_folder if state is None else state.folder,
-        "env": dict(given) if state is None else {**given, "PWD": state.folder},
+        "cwd": (stands_in := working_folder if state is None else state.folder),
+        "env": {**given, "PWD": stands_in},  # by the name that it is known by: `cd ..` goes by that
         "bare": not first,
         "known_as": [[one, script] for one in (file, *(() if state is None else (state.path,)))],
         **more,

@@ -67,6 +67,19 @@ class Created(NamedTuple):
     begun: bool
 
 
+def _folder() -> str:
+    """Where this process stands, by the name that its shell has for it: a link may lead there, and `cd ..` back."""
+    said = os.environ.get("PWD", "")
+    try:
+        return said if os.path.isabs(said) and os.path.samefile(said, ".") else os.getcwd()
+    except OSError:
+        pass
+    try:
+        return os.getcwd()
+    except (FileNotFoundError, PermissionError):  # removed, or a folder that this user may not look into
+        return "/"
+
+
 class Frozen(NamedTuple):
     """What a run keeps of the process that created it."""
 
@@ -79,11 +92,7 @@ class Frozen(NamedTuple):
         """Of this process, now."""
         umask = os.umask(0o077)
         os.umask(umask)
-        try:
-            cwd = os.getcwd()
-        except (FileNotFoundError, PermissionError):  # removed, or a folder that this user may not look into
-            cwd = "/"
-        return cls(_environment(), umask, cwd)
+        return cls(_environment(), umask, _folder())
 
     @classmethod
     def load(cls, folder: RunFolder) -> Frozen | None:

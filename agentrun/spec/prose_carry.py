@@ -90,9 +90,11 @@ is the job's
 cannot be told, and has it as
 .Ev AGENTRUN_SCRIPT .
 .Ev AGENTRUN_SHELL_PID
-is the process id of the first of its shells, which is what
-.Ql $$
-would be in the whole script.
+stands for
+.Ql $$ :
+the same in all steps, and the process id of what holds them, so that
+.Ql kill -0
+finds it as long as the run has not been cut off.
 A step that is marked by
 .Ic defines
 is given to all later ones as it stands, so that messages from its functions

@@ -172,7 +172,7 @@ def _restore(bash: bool, script: str, before: State | None, given: Mapping[str, 
     word = "\\builtin " if bash else "\\"  # functions and aliases of the script are known by then
     exported = f"; {word}export {exports}" if exports else ""
     if before is None:
-        return f"{{ {name}; AGENTRUN_SHELL_PID=$${exported}; }} 2>/dev/null"
+        return f"{{ {name}; AGENTRUN_SHELL_PID=$PPID{exported}; }} 2>/dev/null"
     parameters = "" if bash else _SH_PARAMETERS
     forget = f"{word}unset __agentrun_status __agentrun_options"
     options = _options_of_bash(before.options) if bash else _options_of_sh(before.options)

@@ -128,6 +128,18 @@ def test_files_are_readable_to_those_who_could_read_it_before(world: World, give
     assert stat.S_IMODE(os.stat("b.yaml").st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_private_job_is_its_user_s(world: World, given: Callable[[bytes], None]) -> None:
+    Path("a.sh").write_text("#!/bin/sh\nmake a\n\nmake b\n")
+    os.chmod("a.sh", 0o700)
+    given(f"1 2 * * * nobody {os.getcwd()}/a.sh\n3 4 * * * nobody /opt/b\n".encode())
+    status, _, err = world.call("convert", "--system", "--scripts", "-o", "jobs")
+    assert status == 0, err
+    owners = {name: Path(f"jobs/{name}").owner() for name in files("jobs")}
+    assert owners == {"a.yaml": "nobody", "b.yaml": "root", "crontab": "root"}
+    assert stat.S_IMODE(os.stat("jobs/a.yaml").st_mode) == 0o600
+
+
 def umask() -> int:
     before = os.umask(0)
     os.umask(before)

@@ -11,7 +11,6 @@ import pytest
 
 from agentrun.convert import cronbugs, croncomments
 from agentrun.convert.cronjob import Wishes, fixed_times
-from agentrun.convert.cronnames import naming, step_ids, unique
 from agentrun.convert.crontab import read
 from agentrun.convert.crontabs import Conversion, Target, convert
 from agentrun.convert.percent import as_cron_reads
@@ -186,43 +185,7 @@ def test_what_is_to_outlive_the_run_may(command: str, stays: bool) -> None:
     assert ("leave_running: true" in job(f"0 1 * * * {command}\n")) is stays
 
 
-# -- names and comments ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        ("/opt/backup.sh daily", "backup"), ("/usr/bin/php artisan schedule:run", "artisan-schedule-run"),
-        ("/opt/venv/bin/python3 manage.py clearsessions", "manage-clearsessions"),
-        ("python -m app.sync --all", "app.sync"),
-        ("certbot renew -q", "certbot-renew"), ("nice -n 5 ionice -c3 /opt/x.py", "x"),
-        ("sudo -u www php /a/cron.php", "cron"),
-        ("su - bob -c \"cd /app && python3 audit.py\"", "audit"),
-        ("bash -lc 'cd /a; bundle exec rake cache:warm'", "bundle-exec-rake"),
-        ("run-parts --report /etc/cron.daily", "run-parts-cron.daily"),
-        ("curl -s https://www.example.org/a/cron.php?x=1", "curl-example.org-cron"),
-        ("/bin/sh", "sh"), ("mysqldump -u root wiki | gzip > x", "mysqldump-wiki"), ("/etc/init.d/x restart", "x"),
-        ("", "job"),
-        ("flock -w 5 /l /opt/y.sh", "y"), ("echo hi", "echo"), ("$HOME/bin/z.sh", "z"), ("env A=1 -i x", "x"),
-    ],
-)  # fmt: skip
-def test_a_job_is_named_after_what_it_does(command: str, name: str) -> None:
-    [found] = unique([naming(command, "0 1 * * *")], set())
-    assert found == name or (name == "mysqldump-wiki" and found.startswith("mysqldump"))
-
-
-def test_names_are_told_apart_by_words_then_by_times() -> None:
-    lines = ["/r sync mails", "/r sync users", "/r clean"]
-    assert unique([naming(one, "0 1 * * *") for one in lines], set()) == ["r-sync-mails", "r-sync-users", "r-clean"]
-    times = ["0 3 * * *", "30 15 * * *", "0 0 * * 1", "@reboot"]
-    assert unique([naming("/b", one) for one in times], set()) == ["b-0300", "b-1530", "b-day1-0000", "b-at-boot"]
-    taken = {"b"}
-    assert unique([naming("/B", ""), naming("/b", "")], taken) == ["B-2", "b-3"]
-    assert taken == {"b", "b-2", "b-3"}
-
-
-def test_step_ids_are_ids() -> None:
-    assert step_ids(["/a.b.c", "/a.b.c", "7z x", "echo"]) == ["a-b-c", "a-b-c-2", "run-7z", "echo"]
+# -- comments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,6 +233,32 @@ def test_a_comment_holds_for_the_entries_below_it_that_run_the_same() -> None:
         ("MAILTO=\n0 1 * * * x\n", "no value"),
         ("0 1 * * * x y\n0 1 * * * x y\n", "twice"), ("hello\n0 1 * * * x\n", "neither a comment"),
         ("0 1 * * * x (\n", "cannot read it"),
+        ("0 1 * * * x 2&1>log", "`2&1>log` starts the command in the background with a word 2, and redirects nothing"),
+        ("0 1 * * * x >log 2&1",
+         "`2&1` starts the command in the background with a word 2, and then a program called 1"),
+        ("0 1 * * * a && (x 2&1) >>l", "`2&1`"), ("SHELL=/bin/bash\n0 1 * * * x >l 2& 1", "`2&1`"),
+        ("0 1 * * * sudo -u a bash -c 'x >l 2&1'", "`2&1`"), ("0 1 * * * x >l 2>&1 &1", "`&1`"),
+        ("0 1 * * * x >l 2>1", "`2>1` writes to a file called 1"), ("0 1 * * * echo x 1>>2", "a file called 2"),
+        ("0 1 * * * x >l 2 >&1", "gives the command a word 2"), ("0 1 * * * x &1>l", "`&1>`"),
+        ("0 1 * * * curl http://x.org/?a=2&b=1", "ends the command in its URL"),
+        ("0 1 * * * x &>>/l", "`&>>` is bash's: sh starts the command in the background"),
+        ("0 1 * * * x >&/l", "`>&/l`"),
+        ("0 1 * * * x |& y", "`|&`"), ("0 1 * * * function f { a; }; f", "`function`"),
+        ("0 1 * * * diff <(a) <(b)", "`<(…)`"), ("0 1 * * * a > >(b)", "`>(…)`"), ("0 1 * * * a <<<b", "`<<<`"),
+        ("0 1 * * * for i in {1..3}; do a $i; done", "`{1..3}`"), ("0 1 * * * cp /a/{b,c} /d", "`{b,c}`"),
+        ("0 1 * * * rm \"$A\"/*.{jpg,png}", "`{jpg,png}`"), ("0 1 * * * cp a{,.bak}", "`{,.bak}`"),
+        ("0 1 * * * printf $'a\\tb'", "`$'…'`"), ("0 1 * * * [ a == $B ] && x", "`==`"),
+        ("0 1 * * * test a == $B && x", "`==`"), ("0 1 * * * x ${A:0:3}", "bad substitution"),
+        ("0 1 * * * x ${A//a/b}", "bad substitution"), ("0 1 * * * a=(1 2); x", "`(1 2)…`"),
+        ("0 1 * * * let a=1", "`let`"),
+        ("0 1 * * * echo -e a", "it prints -e, too"), ("0 1 * * * sh -c '[[ -f x ]] && y'", "`[[`"),
+        *((f"0 1 * * * {one}", "a password") for one in (
+            "mysql -P 3306 -ppw d", "/usr/bin/mariadb-dump -p'a b' d", "docker exec db mysqldump -pgeheim d",
+            "docker exec db sh -c \"mysqldump -pgeheim $X\"", "sshpass -pgeheim ssh x", "sshpass -p geheim ssh x",
+            "curl -u me:pass https://x.org", "curl -sume:pass https://x.org", "curl --user 'me:a b' https://x.org",
+            "curl -u $U:pass https://x.org", "wget --http-password geheim x.org", "x --password='geheim'",
+        )),
+        ("0 1 * * * AWS_SECRET_ACCESS_KEY=abcDEF123 x", "a secret"), ("0 1 * * * x token=5ecdf6b535", "a secret"),
     ],
 )  # fmt: skip
 def test_it_looks_wrong(line: str, words: str) -> None:
@@ -285,6 +274,29 @@ def test_it_looks_wrong(line: str, words: str) -> None:
         "0 1 * * * mysqldump -p$PW x",
         "0 1 * * * curl https://x.org/?token=$T", "0 1 1 * * x", "*/20 * * * * x", "0 1 * * * bash -c 'x y'",
         "0 1 * * * x -p /a",
+        # redirections
+        "0 1 * * * x >l 2>&1 &", "0 1 * * * x 2 & /y", "0 1 * * * sleep 2 & /y", "0 1 * * * x '2&1' \"a &2>b\"",
+        "0 1 * * * x & 2>/err /y", "0 1 * * * x 2>&1 >/dev/null | y", "0 1 * * * x >2.log 2>1.log", "0 1 * * * x >&2",
+        "0 1 * * * curl 'http://x.org/?a=2&b=1'", "0 1 * * * curl http://x.org/?a=2 & /y",
+        # what is sh's as well, in quotes, or another program's
+        "0 1 * * * find /x -exec rm {} \\;", "0 1 * * * find /x -name '*.{jpg,png}'", "0 1 * * * grep 'x$' /y",
+        "0 1 * * * docker ps --format {{.ID}},{{.Name}}", "0 1 * * * curl -d {\"a\":1,\"b\":2} x.org/{a,b}",
+        "0 1 * * * awk '{print $1, $2}' /x", "0 1 * * * x ${A:-1} ${A##*/} ${#A} ${A:=2} ${A:+b}",
+        "0 1 * * * [ \"$A\" = b ] && x '=='", "0 1 * * * bash -c '[[ -f x ]] && source y &>l; a {1..3}'",
+        "0 1 * * * echo -n x", "SHELL=/bin/ash\n0 1 * * * source /a; x",
+        "SHELL=/bin/bash\n0 1 * * * a <<<b |& diff <(a) $'x' {1..3} ${A:0:3}; [ a == b ]; function f { a; }",
+        # no passwords
+        "0 1 * * * mysql -P3306 d", "0 1 * * * mysql --port=3306 --password= d", "0 1 * * * mysql -p\"$PW\" -P3306 d",
+        "0 1 * * * mysql -p$(cat /f) d", "0 1 * * * mysqldump d | ssh -p22 x", "0 1 * * * /opt/mysql-backup.sh -p22",
+        "0 1 * * * /opt/backup.sh mysql -pfull", "0 1 * * * sshpass -p \"$PW\" ssh -p22 x",
+        "0 1 * * * sshpass -f /a ssh x",
+        "0 1 * * * sshpass -e ssh -p22 x", "0 1 * * * curl",
+        "0 1 * * * curl -u me x.org", "0 1 * * * curl -u me: x.org",
+        "0 1 * * * curl -u $U:$P x.org", "0 1 * * * curl --user \"me:$PW\" x.org", "0 1 * * * curl -A a:b x.org",
+        "0 1 * * * docker run -u 1000:1000 x curl y", "0 1 * * * chown -R me:pass /x", "0 1 * * * x --password=\"$PW\"",
+        "0 1 * * * PASSWORD_FILE=/etc/pw x", "0 1 * * * TOKENIZERS_PARALLELISM=false x", "0 1 * * * MAX_TOKENS=4096 x",
+        "0 1 * * * TOKEN=`cat /t` x", "0 1 * * * TOKEN=\"$(cat /t)\" x", "0 1 * * * psql --no-password database",
+        "0 1 * * * docker login --password /run/secrets/x",
     ],
 )  # fmt: skip
 def test_it_looks_right(line: str) -> None:

@@ -16,6 +16,16 @@ from agentrun.convert.crontab import read
 from agentrun.convert.crontabs import Conversion, Target, convert
 from agentrun.spec.decode import decode
 
+LINKED = """\
+#!/bin/bash
+# Copy
+./note "$PWD"
+
+# Look beside it
+cd ../shared
+./note "$PWD"
+"""
+
 SCRIPT = """\
 #!/bin/bash
 # Copy what is new.
@@ -88,6 +98,7 @@ def test_without_a_comment_the_script_says_what_it_is_for(place: Path) -> None:
         ("bash {}/copy.sh", "{}/copy.sh", None),
         ("/usr/bin/bash copy.sh '*'", "copy.sh", ["*"]),
         ("./copy.sh;", "./copy.sh", None),
+        ("./copy.sh 2>&1", "./copy.sh", None),
         ("./copy.sh 010 true '' '~' null 1e3 a:b", "./copy.sh", ["010", "true", "", "~", "null", "1e3", "a:b"]),
         ("{}/copy.sh >/dev/null 2>&1", "{}/copy.sh", None),
     ],
@@ -119,8 +130,14 @@ def test_what_is_seen_to_be_no_call(place: Path, entry: str) -> None:
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        ("./copy.sh >> log 2>&1", "what it prints goes elsewhere (>> log 2>&1); with --take-logs its statements"),
-        ("./copy.sh < in", "it reads from elsewhere (< in)"),
+        ("./copy.sh >> log 2>&1", "what it reads or prints is elsewhere (>> log 2>&1)"),
+        ("./copy.sh < in", "what it reads or prints is elsewhere (< in)"),
+        ("./copy.sh 2> errors", "what it reads or prints is elsewhere (2> errors)"),
+        ("bash ./bare.sh", "bash reads it, and it has no first line that says so"),
+        ("/nosuch/bash ./copy.sh", "/nosuch/bash reads it, and its first line names /bin/bash"),
+        ("nice ./copy.sh", "more is done than to call it, or it is not found, or another program calls it"),
+        ("./copy.sh || true", "more is done than to call it"),
+        ("./asks.sh", "functions of lib.sh ask which file they stand in"),
         ("./copy.sh $(date)", "`$(date)` is known only when it runs"),
         ("./copy.sh *.txt", "`*.txt` is known only when it runs"),
         ("./copy.sh $X", "`$X` is known only when it runs"),
@@ -145,11 +162,31 @@ def test_what_stays_a_call(place: Path, command: str, why: str) -> None:
     put(place / "zsh.sh", "#!/bin/zsh\nprint -P a\n")
     put(place / "one.sh", "#!/bin/sh\n/opt/sync\n")
     put(place / "empty.sh", "#!/bin/sh\n# nothing\n")
+    put(place / "asks.sh", SCRIPT + '\n. "$(dirname "$0")/lib.sh"\nload x\n')
+    put(place / "lib.sh", 'load() {\n. "${BASH_SOURCE[0]%/*}/$1.conf"\n}\n')
     found = converted(f"1 2 * * * cd {place} && {command}\n", place)
     [made] = found.jobs
     assert len(decode(made.text, "x.yaml").steps) == 1 and "carry" not in made.text
     assert found.scripts == []
     assert not why or any(why in each for each in kept(found)), kept(found)
+
+
+@pytest.mark.parametrize(
+    ("command", "take_logs", "hinted"),
+    [
+        ("./copy.sh >> log 2>&1", False, True),
+        ("./copy.sh > log", False, True),
+        ("./copy.sh 2> errors", False, False),
+        ("./copy.sh >> log 2>> errors", False, False),
+        ("./copy.sh >&2", False, False),
+        ("./copy.sh < in", False, False),
+        ("./copy.sh >> log 2>> errors", True, False),
+    ],
+)
+def test_taking_logs_is_offered_where_it_would_do(place: Path, command: str, take_logs: bool, hinted: bool) -> None:
+    found = converted(f"1 2 * * * cd {place} && {command}\n", place, take_logs=take_logs)
+    hints = [note.hint for note in found.notes if " stays one step: " in note.message]
+    assert [hint.startswith("--take-logs") for hint in hints] == [hinted]
 
 
 def test_a_log_that_is_taken_is_in_nobodys_way(place: Path) -> None:
@@ -176,6 +213,23 @@ def test_it_does_what_the_entry_did(place: Path, tmp_path_factory: pytest.TempPa
                    capture_output=True)  # fmt: skip
     subprocess.run([*agentrun, "run", str(other / "jobs" / "copy.yaml"), "--no-tick"], cwd="/", env=env, check=True)
     assert (place / "calls").read_text() == expected
+
+
+def test_a_folder_keeps_the_name_by_which_it_was_entered(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for folder in ("releases/1", "shared"):
+        (place / folder).mkdir(parents=True)
+        put(place / folder / "note", f'#!/bin/sh\necho "$@" >> {place}/calls\n')
+    (place / "current").symlink_to("releases/1")
+    put(place / "releases" / "1" / "linked.sh", LINKED)
+    (place / "tab").write_text(f"1 2 * * * cd {place}/current && ./linked.sh\n")
+    env = {**os.environ, "AGENTRUN_HOME": str(tmp_path_factory.mktemp("home"))}
+    agentrun = [sys.executable, "-P", "-m", "agentrun"]
+    subprocess.run([*agentrun, "convert", "tab", "--scripts", "-o", "jobs"], cwd=place, env=env, check=True,
+                   capture_output=True)  # fmt: skip
+    [made] = (place / "jobs").glob("linked*.yaml")
+    assert "carry: shell" in made.read_text()
+    subprocess.run([*agentrun, "run", str(made), "--no-tick"], env=env, check=True)
+    assert (place / "calls").read_text() == f"{place}/current\n{place}/shared\n"
 
 
 def test_the_report_is_one_of_each_file(place: Path) -> None:

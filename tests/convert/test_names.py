@@ -1,4 +1,4 @@
-"""What steps are called: by a comment, by an echo, by the command."""
+"""What steps are called: by a comment, by an echo, by the command; and what the jobs of a crontab are called."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from agentrun.convert.cronnames import naming, step_ids, unique
 from agentrun.convert.groups import grouped
 from agentrun.convert.names import names
 from agentrun.convert.program import Program
@@ -81,6 +82,10 @@ TITLES = {
     "Main function": "",
     "of the": "",
     "$DIR": "",
+    "EOF": "",
+    "end of the file": "",
+    "Send all output to dev/null": "send-all-output",
+    "Write the log 2>&1": "write-the-log",
     "": "",
     "\u5907\u4efd": "",
     "\u041f\u043e\u043b\u043d\u044b\u0439 \u0431\u044d\u043a\u0430\u043f VPS": "",
@@ -133,6 +138,13 @@ IDS = [
     ("sh -c \"pg_dump $A >b\"\n", ["pg-dump"]),
     ("\"$CMD\" x\n$DEBUG docker run x\n", ["cmd", "docker-run"]),
     ("# " + "very " * 20 + "long\ntar c a\n", ["very-very-very-very-very-very"]),
+    # nothing of redirections, and of the ends of here-documents
+    ("cp /dev/null /var/log/app.log\n\ncp /dev/null /var/log/web.log\n", ["copy-app", "copy-web"]),
+    ("mysql wiki >/dev/null 2>&1\n\nmysql shop >/dev/null 2>&1\n", ["mysql", "mysql-shop"]),
+    ("cat <<EOF >/etc/x.conf\na\nEOF\nmake all\n", ["make-all"]),
+    ("echo '---- EOF ----'\nmake all\n", ["make-all"]),
+    ("echo 'all goes to /dev/null 2>&1'\nmake all\n", ["make-all"]),
+    ("make 2>&1 | tee /dev/null\n", ["make"]),
     # preparation
     ("f() { a; }\ng() { b; }\ncopy_all() { c; }\n\ncopy_all\n", ["functions", "copy-all"]),
     ("A=1\nB=2\nC=3\nff() { a; }\nif [ $# -lt 1 ]; then exit 1; fi\ngg() { b; }\nwhile getopts a x; do y=1; done\n"
@@ -150,3 +162,110 @@ def test_ids(source: str, expected: list[str]) -> None:
 def test_ids_are_unique() -> None:
     found = ids("# Copy\ncp a b\n" * 30)
     assert len(set(found)) == 30
+
+
+# -- jobs of a crontab ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("/opt/backup.sh daily", "backup"), ("/usr/bin/php artisan schedule:run", "artisan-schedule-run"),
+        ("/opt/venv/bin/python3 manage.py clearsessions", "manage-clearsessions"),
+        ("python -m app.sync --all", "app.sync"),
+        ("certbot renew -q", "certbot-renew"), ("nice -n 5 ionice -c3 /opt/x.py", "x"),
+        ("sudo -u www php /a/cron.php", "cron"),
+        ("su - bob -c \"cd /app && python3 audit.py\"", "audit"),
+        ("bash -lc 'cd /a; bundle exec rake cache:warm'", "rake-cache-warm"),
+        ("run-parts --report /etc/cron.daily", "run-parts-cron.daily"),
+        ("curl -s https://www.example.org/a/cron.php?x=1", "curl-example.org-cron"),
+        ("/bin/sh", "sh"), ("mysqldump -u root -psecret wiki | gzip > x", "mysqldump-wiki"),
+        ("/etc/init.d/x restart", "x"),
+        ("", "job"),
+        ("flock -w 5 /l /opt/y.sh", "y"), ("echo hi", "echo"), ("$HOME/bin/z.sh", "z"), ("env A=1 -i x", "x"),
+        ("x >/dev/null 2>&1", "x"), ("x 2&1>log", "x"), ("x >log 2&1", "x"), ("cp /dev/null /var/log/w.log", "cp-w"),
+        ("tar -czf /b/etc-$(date +%F).tar.gz /etc", "tar-etc"), ("tar czf /b/home.tgz /home", "tar-home"),
+        ("rsync -avz -e ssh /srv/www/ user@host:/srv/www/", "rsync-www"), ("pg_dump -U postgres app >x", "pg_dump-app"),
+        ("chown -R www-data: /srv/wiki", "chown-wiki"), ("psql -U a -d app -c 'x'", "psql-app"),
+        ("wget -q -O /dev/null https://x.org/cron", "wget-x.org-cron"), ("git -C /srv/x pull", "git-pull"),
+        ("apt-get -y upgrade", "apt-get-upgrade"), ("aws --profile a s3 sync /a s3://b", "aws-s3-sync"),
+        ("systemctl restart nginx.service", "restart-nginx"), ("service apache2 reload", "reload-apache2"),
+        ("docker exec -u www-data cloud php cron.php", "cloud-cron"),
+        ("docker system prune -af", "docker-system-prune"),
+        ("docker compose -f /srv/c.yml run --rm app cleanup", "app-cleanup"), ("npx tsx a.ts", "a"),
+        ("docker run --rm -v /a:/b org/image:latest sync", "docker-run-image"), ("poetry install", "poetry-install"),
+        ("php -d memory_limit=1G /a/cron.php", "cron"), ("java -Xmx2g -cp /l/x.jar com.x.Main", "com.x.Main"),
+        ("java -jar /opt/app-1.2.jar", "app"), ("flock -n /l sudo nice /opt/y.sh", "y"), ("sleep 9; sed -i x y", "sed"),
+        ("ssh -i /k me@web1 /opt/restart.sh", "ssh-web1"), ("sshpass -p secret ssh web1", "ssh-web1"),
+        ("sudo -u postgres vacuumdb --all", "vacuumdb"), ("$PHP /a/cron.php", "cron"),
+    ],
+)  # fmt: skip
+def test_a_job_is_named_after_what_it_does(command: str, name: str) -> None:
+    [found] = unique([naming(command, "0 1 * * *")], set())
+    assert found == name
+
+
+def test_names_are_told_apart_by_words_then_by_times() -> None:
+    lines = ["/r sync mails", "/r sync users", "/r clean"]
+    assert unique([naming(one, "0 1 * * *") for one in lines], set()) == ["r-sync-mails", "r-sync-users", "r-clean"]
+    times = ["0 3 * * *", "30 15 * * *", "0 0 * * 1", "@reboot"]
+    assert unique([naming("/b", one) for one in times], set()) == ["b-0300", "b-1530", "b-mon-0000", "b-at-boot"]
+    taken = {"b"}
+    assert unique([naming("/B", ""), naming("/b", "")], taken) == ["B-2", "b-3"]
+    assert taken == {"b", "b-2", "b-3"}
+
+
+TOLD_APART = [
+    (["ENV=prod /opt/x.sh >/dev/null 2>&1", "ENV=test /opt/x.sh >/dev/null 2>&1"], ["x-prod", "x-test"]),
+    (["DEBUG=1 x", "x"], ["x-debug", "x"]), (["SHARD=3 x", "SHARD=4 x"], ["x-shard-3", "x-shard-4"]),
+    (["env RAILS_ENV=a rake db:clean", "env RAILS_ENV=b rake db:clean"], ["rake-db-clean-a", "rake-db-clean-b"]),
+    (["/opt/x.sh $A", "/opt/x.sh \"${B}\""], ["x-a", "x-b"]),
+    (["php /var/www/wiki/cron.php", "php /var/www/shop/cron.php"], ["cron-wiki", "cron-shop"]),
+    (["cd /srv/wiki; php cron.php", "cd /srv/shop; php cron.php"], ["cron-wiki", "cron-shop"]),
+    (["sleep 15; /opt/poll", "sleep 30; /opt/poll", "/opt/poll"], ["poll-15s", "poll-30s", "poll"]),
+    (["/opt/poll 10", "/opt/poll 20"], ["poll-10", "poll-20"]), (["x --full", "x -q", "x"], ["x-full", "x-q", "x"]),
+    (["t --config=/etc/a.conf", "t --config=/etc/b.conf"], ["t-a", "t-b"]),
+    (["m.py --env prod --keep 7", "m.py --env dev --keep 7"], ["m-prod", "m-dev"]),
+    (["curl http://x.org/a?task=one", "curl http://x.org/a?task=two"], ["curl-x.org-a-one", "curl-x.org-a-two"]),
+    (["psql -d app -c 'REFRESH VIEW x'", "psql -d app -f /b/y.sql"], ["psql-app-REFRESH-VIEW", "psql-app-y"]),
+    # neither redirections, nor numbers of options, nor secrets; then by the time
+    (["x -v 2 -j 4 >/dev/null", "x -v 3 -j 8 2>&1"], ["x-0100", "x-0200"]),
+    (["x >/a", "x 2&1>/b"], ["x-0100", "x-0200"]),
+    (["x </dev/null", "x /dev/null"], ["x-0100", "x-0200"]), (["LANG=C x", "LC_ALL=de x"], ["x-0100", "x-0200"]),
+    (["x --token=abc", "x --token abd"], ["x", "x-token"]),
+    (["DB_PASSWORD=a x", "DB_PASSWORD=b x"], ["x-0100", "x-0200"]),
+    (["x -p hunter2", "x -p hunter3"], ["x-0100", "x-0200"]),
+    (["mysqldump -pone db", "mysqldump -ptwo db"], ["mysqldump-db-0100", "mysqldump-db-0200"]),
+    (["curl -u me:one x.org/a", "curl -u me:two x.org/a"], ["curl-x.org-a-0100", "curl-x.org-a-0200"]),
+    (["c.php token=5ecdf6b5", "c.php token=5ecdf6b6"], ["c-0100", "c-0200"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("commands", "names"), TOLD_APART)
+def test_names_are_told_apart_by_what_a_colleague_would_say(commands: list[str], names: list[str]) -> None:
+    assert unique([naming(one, f"0 {at} * * *") for at, one in enumerate(commands, 1)], set()) == names
+
+
+def test_the_folder_that_an_entry_runs_in_tells_it_apart() -> None:
+    found = [naming("php artisan schedule:run", "* * * * *", folder) for folder in ("/var/www/shop", "/var/www/wiki")]
+    assert unique(found, set()) == ["artisan-schedule-run-shop", "artisan-schedule-run-wiki"]
+
+
+TIMES = [
+    ("*/5 8-17 * * 1-5", "mon-fri-h8-17-every-5min"), ("0 3 1 * *", "day1-0300"), ("0 3 * * Sun", "sun-0300"),
+    ("0 3 * * 0,6", "sun-sat-0300"), ("*/5 * * * *", "every-5min"), ("* * * * *", "2"), ("5 4 3 2 *", "0203"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("times", "word"), TIMES)
+def test_the_time_is_the_last_thing_that_tells_names_apart(times: str, word: str) -> None:
+    other = times if word == "2" else "@reboot"
+    assert unique([naming("x", other), naming("x", times)], set())[1] == f"x-{word}"
+
+
+def test_a_step_is_told_from_others_by_its_words() -> None:
+    assert step_ids(["r sync mails", "r sync users", "r >/dev/null"]) == ["r-sync-mails", "r-sync-users", "r"]
+
+
+def test_step_ids_are_ids() -> None:
+    assert step_ids(["/a.b.c", "/a.b.c", "7z x", "echo"]) == ["a-b-c", "a-b-c-2", "run-7z", "echo"]

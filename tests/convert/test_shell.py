@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -236,6 +237,19 @@ ADVICE = [
     ("mail -s a b\nc\nmail -s d b", "advice 2: `mail` sends mail (lines 2, 4)"),
     ("a\nb=$?\nc\nd | e\nf=${PIPESTATUS[1]}", "kept 2: lines 2 to 3, 5 to 6 stay together each: the status of"),
     ("a\nb", ""),
+    ("mkdir /tmp/x.lock || exit\na", "a lock of its own"),
+    ("echo $$ >/run/x.pid\na", "a lock of its own"),
+    ("( set -C; echo $$ > \"$LOCK\" ) || exit\na", "a lock of its own"),
+    (": > /tmp/x.lock\na", "a lock of its own"),
+    ("a\n[ -f x ] && b", "advice 3: the script ends with 1 where `[ -f x ]` says no"),
+    ("a\ngrep -q x y && b >l # why", "where `grep -q x y` says no"),
+    ("a\ntest -f x &&\n  [ -f y ] && b;", "where `test -f x` says no"),
+    ("a\n(( n > 0 )) && exit 3", "where `(( n > 0 ))` says no"),
+    ("trap 'rm x' EXIT\na\n[ -f x ] && b", "where `[ -f x ]` says no"),
+    ("L=x\nexec >>$L 2>&1\na", "advice 3: `exec >>$L`: its output goes there"),
+    ("exec &>/l\na", "its output goes there"),
+    ("exec > >(logger -t x) 2>&1\na", "its output goes there"),
+    ("exec > >(tee l >/dev/null)\na", "its output goes there"),
 ]
 
 
@@ -243,6 +257,26 @@ ADVICE = [
 def test_advice(text: str, said: str) -> None:
     found = messages(converted(f"#!/bin/bash\n{text}\n").notes)
     assert said in found and (said or not found)
+
+
+NO_ADVICE = [
+    # no locks
+    "kill -HUP $(cat /run/nginx.pid)\na", "rm -f package-lock.json\na", "git add poetry.lock\na", "touch blocked\na",
+    "mkdir -p /var/lock/x\na", "[ -f /run/x.pid ] || a\nb",
+    # their last status is meant, or is another
+    "a\n[ -f x ] && b || true", "a\n[ -f x ] && b\nexit 0", "a\n[ -f x ] && b\n:", "a\n[ -f x ] && [ -f y ]",
+    "a\nmake x && b", "a\nf() { [ -f x ] && b; }", "a\nif c; then [ -f x ] && b; fi", "a\n[ -f x ] || b",
+    "trap 'exit 0' EXIT\na\n[ -f x ] && b",
+    # their output is seen
+    "exec > >(tee -a l) 2>&1\na", "exec 2>&1\na", "exec 1>&2\na", "exec 9>/run/l\na", "exec <l\na",
+    "exec >/dev/stderr\na", "exec 3>&1 >l\na\nexec >&3\nb", "f() { exec >l; }\na",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_ADVICE)
+def test_no_advice_where_nothing_is_wrong(text: str) -> None:
+    found = [note.message for note in converted(f"#!/bin/bash\n{text}\n").notes if note.kind == "advice"]
+    assert not [said for said in found if re.search("lock of its own|ends with 1|output goes there", said)]
 
 
 def test_a_job_that_nobody_waits_for_may_go_on() -> None:

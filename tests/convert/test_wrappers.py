@@ -199,6 +199,30 @@ def test_locks_that_others_take_stay_and_shared_ones_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flock -n /l x",
+         "lifted: flock on /l: concurrency: forbid; what takes the lock and is no job of this crontab is"),
+        ("flock /l x", "lifted: flock on /l: concurrency: queue (of those that would wait, the newest begins;"),
+        ("flock -n /shared x", "lifted: flock on /shared: concurrency: {policy: forbid, key: shared}"),
+        ("flock -n /kept x", "kept: flock /kept: a script, another user's entry, or a line that keeps its flock takes"),
+        ("flock -w 5 /l x", "kept: flock /l: with options that `concurrency` has no word for"),
+        ("flock -n /l echo x",
+         "kept: flock /l: what it starts is put together by the shell, or is a word of the shell's"),
+        ("flock -n /l -c \"x $Y\"", "kept: flock /l: what it starts is put together by the shell"),
+        (">l flock -n /l x", "kept: flock /l: a redirection stands in front of what it starts"),
+        ("flock -n /l", "kept: flock /l: it starts nothing"),
+        ("a && flock -n /l x || b", ""), ("flock -n 9", ""), ("x", ""),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_lock(text: str, words: str) -> None:
+    found = peeled(text, kept_locks={"/kept"}, shared_locks={"/shared"})
+    notes = [f"{kind}: {message}" for kind, message, _ in found.notes]
+    assert len(notes) == bool(words) and "".join(notes).startswith(words)
+    assert ("concurrency" in found.keys) == words.startswith("lifted")
+
+
+@pytest.mark.parametrize(
     ("text", "steps"),
     [
         ("a && b && c", ["a", "b", "c"]), ("a | b && c", ["a | b", "c"]),

@@ -202,3 +202,21 @@ steps:
     assert set(lines[1::2]) == {"/var /opt /"}
     [message] = set(lines[::2])
     assert message.startswith("/opt/much.sh: ") and message.endswith("not found")
+
+
+def test_a_lock_that_holds_a_pid_is_somebodys_until_the_end(place: Place) -> None:
+    place.run(
+        f"""
+carry: shell
+steps:
+- run: |
+    {MARK}; echo $AGENTRUN_SHELL_PID > "$ARENA/lock"
+- run: |
+    {MARK}; kill -0 "$(cat "$ARENA/lock")" && echo alive >> "$ARENA/said"
+- run: |
+    {MARK}; [ "$AGENTRUN_SHELL_PID" = "$(cat "$ARENA/lock")" ] && echo same >> "$ARENA/said"
+"""
+    )
+    assert place.read("said") == "alive\nsame\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read("lock")), 0)
