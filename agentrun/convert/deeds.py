@@ -53,7 +53,7 @@ def deed(command: Node) -> Deed | None:
     if not name or re.search(r"[\s()`\[=]", name):
         return None
     stem = re.sub(r"\.(sh|bash|py|pl|rb|php|js)$", "", name)
-    told = [one.lstrip("-") if one.startswith("-") else _plain(one) for one in said[:8]]
+    told = [one[2:] if one.startswith("--") else _plain(one) for one in said[:8]]  # of `-so` nobody can say what it is
     verb, thing = _of_program(stem, name, said, command)
     more = " ".join([verb, *(one for one in told if re.fullmatch(r"[A-Za-z][\w.-]+", one) and one not in verb)][:5])
     return Deed(verb, thing, more)
