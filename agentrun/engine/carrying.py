@@ -91,7 +91,8 @@ def order(
         bash=bash,
         script=script,
         before=state,
-        given={**given, "AGENTRUN_SCRIPT": script},
+        # the first shell takes the others from its environment as every shell does: not IFS, and PWD only if it is so
+        given={"AGENTRUN_SCRIPT": script} if state is None else {**given, "AGENTRUN_SCRIPT": script},
         defined=list(_defined(job, step, facts, folder, state if bash else None)),
         leaves=leaves,
         fifo=fifo,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ..kill.arena import wait_gone
 from .place import MARK, Place
 
 JOB = f"""\
@@ -218,5 +219,21 @@ steps:
 """
     )
     assert place.read("said") == "alive\nsame\n"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(place.read("lock")), 0)
+    wait_gone(int(place.read("lock")))  # the run is over, and what held it is just ending
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_variables_that_no_shell_takes_from_its_environment(place: Place, shell: str) -> None:
+    place.run(
+        f"""
+carry: shell
+shell: [{shell}]
+env: {{IFS: ':', WORDS: 'a:b c'}}
+steps:
+- run: |
+    {MARK}; set -- $WORDS; echo $# >> "$ARENA/said"
+- run: |
+    {MARK}; set -- $WORDS; echo $# >> "$ARENA/said"
+"""
+    )
+    assert place.read("said") == "2\n2\n"

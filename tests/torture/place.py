@@ -185,7 +185,7 @@ class Place:
         while found := self.processes():
             left = until - time.monotonic()
             if left < 0 or not wait_gone(found[0], left):
-                names = [(pid, _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode()[:90]) for pid in found]
+                names = "; ".join(map(_described, self.processes()))
                 raise Stuck(f"still there after {limit:.0f} s: {names}")
 
     def wait_for(self, what: Callable[[], bool], limit: float = LIMIT) -> None:
@@ -233,6 +233,21 @@ def send(pid: int, number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _described(pid: int) -> str:
+    """Who a process is, how long it has been there, and what it waits for."""
+    command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()[:90]
+    fields = _read(f"/proc/{pid}/stat").decode(errors="replace").rpartition(")")[2].split()
+    if not fields:
+        return f"{pid} is gone"
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    waits = " ".join(_read(f"/proc/{pid}/{what}").decode(errors="replace").strip() for what in ("wchan", "syscall"))
+    try:
+        held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        held = []
+    return f"{pid} ({command}), child of {fields[1]}, {fields[0]} for {age:.0f} s, in {waits}, with {', '.join(held)}"
 
 
 def wait_gone(pid: int, limit: float = LIMIT) -> bool:
