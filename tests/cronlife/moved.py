@@ -3,11 +3,16 @@
 It is libfaketime's, as in tests/torture/clock.py: CLOCK_MONOTONIC and the times of files stay real. That library, at
 0.9.10, takes the end of a sleep, which Python counts by CLOCK_MONOTONIC, for a time of its own clock, and the call
 fails: a `sitecustomize` lets Python sleep by `select`. Where $SLEEPS names a FIFO it says there that it is about to.
+
+It also makes two files in /dev/shm for each process, by its pid, which one that is killed leaves behind; a later
+process with that pid then ends with 1 before it has begun. So those of processes that are no more are removed first.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
@@ -28,12 +33,21 @@ def library() -> str | None:
     return next(iter(glob("/usr/lib/*/faketime/libfaketime.so.1") + glob("/usr/lib*/faketime/libfaketime.so.1")), None)
 
 
+def clear_away() -> None:
+    """Remove what killed processes have left in /dev/shm."""
+    for path in glob("/dev/shm/faketime_shm_*") + glob("/dev/shm/sem.faketime_sem_*"):
+        if not os.path.exists(f"/proc/{path.rpartition('_')[2]}"):
+            with suppress(OSError):
+                os.unlink(path)
+
+
 class Clock:
     """`env`: what a process needs besides its own. `path`: what goes before its PYTHONPATH. Times in seconds."""
 
     def __init__(self, folder: Path, now: float) -> None:
         found = library()
         assert found is not None, "who wants this has asked for the library"
+        clear_away()
         self._file = folder / "clock"
         self.path = folder / "site"
         self.path.mkdir()

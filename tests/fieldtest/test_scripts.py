@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent
 SCRIPTS = sorted((FOLDER / "scripts").glob("*.sh"))
 # what keeps its statements together, and a word of the reason that the report gives
 KEPT = {"limits": "limits of a process"}
+# whoever runs the tests may ignore them, and a step does not
+_AS_AT_LOGIN = ["env", "--default-signal=HUP,INT,QUIT,PIPE"]
 _TOOL = [sys.executable, str(FOLDER / "boundary.py")]
 
 
@@ -49,9 +51,14 @@ def _env(place: Place) -> dict[str, str]:
 def _as_itself(place: Place, script: Path) -> Came:
     first = script.read_text().split("\n", 1)[0].removeprefix("#!").split()
     done = subprocess.run(
-        [*first, script], env=_env(place), cwd=place.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=LIMIT,
-    )  # fmt: skip
+        [*_AS_AT_LOGIN, *first, script],
+        env=_env(place),
+        cwd=place.root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LIMIT,
+    )
     return Came(done.returncode, done.stdout, _put_away(place))
 
 

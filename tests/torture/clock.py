@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from glob import glob
 from typing import NamedTuple
 
+from ..cronlife.moved import clear_away
 from . import jobs, oracle
 from .place import LIMIT, Gate, Place, Stuck, send, wait_gone
 from .tally import Tally, Wanted
@@ -81,6 +82,7 @@ def _cases(seed: int, *, few: bool, can_suspend: bool) -> list[Case]:
 def play(case: Case, wanted: Wanted, library: str) -> list[str]:
     """One case."""
     with Place(wanted.package) as place:
+        clear_away()
         clock = place.root / "clock"
         clock.write_text("+0")
         place.env |= {
