@@ -11,6 +11,7 @@ import pwd
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -311,9 +312,8 @@ def _write(made: Sequence[Made], sources: Sequence[Source], *, force: bool) -> N
             folder = one.path
             places.put(one.path, one.text, one.mode & ~umask)
             if one.user and not one.mode & 0o004 and os.geteuid() == 0:  # as what it is made of: private, and theirs
-                shutil.chown(one.path, one.user)
-    except LookupError as error:
-        raise CannotWrite(f"{printable(folder)} cannot be given to its user: {error}", "add the user first") from error
+                with suppress(LookupError):  # of another machine's crontab
+                    shutil.chown(one.path, one.user)
     except OSError as error:
         raise CannotWrite(f"cannot write {printable(folder)}: {error.strerror}", "-o names another place") from error
 

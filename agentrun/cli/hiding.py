@@ -40,8 +40,8 @@ def _script(words: list[bytes]) -> int | None:
         return None
     for number in range(words.index(b"run") + 1, len(words)):
         word = words[number]
-        if word == b"--":
-            continue
-        if word and not word.startswith(b"-") and not word.lower().endswith(_JOB_FILES) and os.path.isfile(word):
+        if word.lower().endswith(_JOB_FILES):
+            return None  # what comes behind it are values of options
+        if word and not word.startswith(b"-") and os.path.isfile(word):
             return number
     return None

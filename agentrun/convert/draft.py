@@ -17,7 +17,7 @@ from ..spec.quoting import quoted, scalar
 
 Keys = Sequence[tuple[str, JSON]]
 
-_NUMBER = re.compile(r"[-+]?[\d.][\d_.:eExXoabcdfABCDF+-]*")  # or a date, or a time of day
+_NUMBER = re.compile(r"[-+]?[\d.][\d_.:+-]*([eE][-+]?\d+)?|0[xo][\da-fA-F_]+")  # or a date, or a time of day
 _INTEGER = re.compile(r"0|[1-9]\d*")
 _WIDTH = 110  # of a mapping or list on one line
 

@@ -147,7 +147,7 @@ def _check_interpreter(call: Call, path: str, words: list[str], search: str) -> 
         return
     if not words:
         raise _No(f"{os.path.basename(call.shell)} reads it, and it has no first line that says so")
-    named = [word for word in words if not word.startswith("-")]
+    named = [word for word in words if not word.startswith("-")] or words
     if not _same(shutil.which(call.shell, path=search), shutil.which(named[-1], path=search)):
         raise _No(f"{call.shell} reads it, and its first line names {' '.join(words)}")
     if any(word.startswith("-") for word in words):

@@ -76,12 +76,12 @@ def convert(data: bytes, path: str | None, *, loops: bool = False) -> Converted:
 def _unnamed(first: str, dialect: Dialect) -> list[Note]:
     """What is wrong with its first line: that nothing says which shell it is for (whoever starts it by its path gives
     it to his own, cron to sh), or that it does not start by its path at all."""
-    if first.startswith("#!"):
-        return _unstartable(first[2:].split(None, 1))
+    if said := first[2:].split(None, 1) if first.startswith("#!") else []:
+        return _unstartable(said)
     if dialect != "bash":
         return []
-    said = "its first line is no #!, so cron's sh would run it, which does not know all that it says; the job has bash"
-    return [Note("bug", 1, said, "#!/bin/bash belongs in the first line")]
+    words = "its first line names no shell: cron's sh would run it, which does not know all of it; the job has bash"
+    return [Note("bug", 1, words, "#!/bin/bash belongs in the first line")]
 
 
 def _unstartable(words: list[str]) -> list[Note]:

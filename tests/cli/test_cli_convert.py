@@ -128,6 +128,12 @@ def test_files_are_readable_to_those_who_could_read_it_before(world: World, give
     assert stat.S_IMODE(os.stat("b.yaml").st_mode) == 0o600
 
 
+def test_a_user_of_another_machine_is_no_hindrance(world: World, given: Callable[[bytes], None]) -> None:
+    os.chmod(Path(write("tab", b"1 2 * * * no-such-user /opt/b\n")), 0o600)
+    status, _, err = world.call("convert", "tab", "--system", "-o", "jobs")
+    assert (status, files("jobs")) == (0, ["b.yaml", "crontab"]), err
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_a_private_job_is_its_user_s(world: World, given: Callable[[bytes], None]) -> None:
     Path("a.sh").write_text("#!/bin/sh\nmake a\n\nmake b\n")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agentrun.cli.hiding import _script
+
 SCRIPT = """\
 #!/bin/sh
 set -e
@@ -40,6 +42,14 @@ def test_the_name_is_in_no_command_line(tmp_path: Path, line: list[str]) -> None
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "found").read_text() == ""
+
+
+def test_what_stands_behind_a_job_file_is_no_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("key").touch()
+    words = [b"python", b"-m", b"agentrun", b"run", b"a.yaml", b"--run-key", b"key"]
+    assert _script(words) is None
+    assert _script([*words[:4], b"--", b"key"]) == 5
 
 
 def test_a_job_file_keeps_its_name_for_those_who_look_at_ps(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_what_is_seen_to_be_no_call(place: Path, entry: str) -> None:
         ("./copy.sh >> log 2>&1", "what it reads or prints is elsewhere (>> log 2>&1)"),
         ("./copy.sh < in", "what it reads or prints is elsewhere (< in)"),
         ("./copy.sh 2> errors", "what it reads or prints is elsewhere (2> errors)"),
+        ("bash ./dash.sh", "bash reads it, and its first line names -x"),
         ("bash ./bare.sh", "bash reads it, and it has no first line that says so"),
         ("/nosuch/bash ./copy.sh", "/nosuch/bash reads it, and its first line names /bin/bash"),
         ("nice ./copy.sh", "more is done than to call it, or it is not found, or another program calls it"),
@@ -157,6 +158,7 @@ def test_what_is_seen_to_be_no_call(place: Path, entry: str) -> None:
 def test_what_stays_a_call(place: Path, command: str, why: str) -> None:
     put(place / "odd.sh", SCRIPT.replace("bash", "bash -u"))
     put(place / "plain.sh", SCRIPT, 0o644)
+    put(place / "dash.sh", SCRIPT.replace("/bin/bash", "-x"))
     put(place / "bare.sh", SCRIPT.partition("\n")[2])
     put(place / "broken.sh", SCRIPT + "if\n")
     put(place / "zsh.sh", "#!/bin/zsh\nprint -P a\n")

@@ -62,6 +62,8 @@ def test_any_other_file_is_read_in_by_a_step(line: str, library: str, tmp_path: 
         ("#!/usr/bin/env bash", ""),
         ("#!/usr/bin/env -S bash -e", ""),
         ("#! /bin/sh", ""),
+        ("#!", ""),
+        ("#!  ", ""),
     ],
 )
 def test_a_first_line_that_does_not_start_it(first: str, why: str, tmp_path: Path) -> None:
